@@ -1,0 +1,210 @@
+/**
+ * The contract between workflows (decisions) and activities (every I/O). Types only: workflows import nothing else from here.
+ * Each activity takes one object and is idempotent: it observes, converges, verifies. Those that change something outside
+ * take the `world` and compare it first. Long ones heartbeat a `Progress`.
+ */
+import type {
+  Artifact,
+  BlockVolumeFact,
+  CandidateFact,
+  CarriedItem,
+  ClaimFact,
+  CloneFact,
+  ClusterFacts,
+  Comparison,
+  DatabaseFact,
+  DumpFact,
+  FingerprintFact,
+  ImportFact,
+  NewClaimFact,
+  PodRef,
+  RouteFact,
+  ServerRef,
+  ServiceFact,
+  SourceFacts,
+  VolumeFact,
+  WorkloadRef,
+  World,
+} from '../domain/facts.ts';
+import type { Check } from '../domain/checks.ts';
+import type { Spec } from '../domain/spec.ts';
+import type { Undo } from '../domain/undo.ts';
+
+/** Heartbeat of a long activity, and the argument of the `progress` signal. Measured, never guessed. */
+export interface Progress {
+  /** What is being done, e.g. `dump`. */
+  what: string;
+  done: number;
+  /** null when nobody knows. */
+  total: number | null;
+  unit: 'bytes' | 'rows' | 'tables' | 'seconds';
+}
+
+/** Read-only: nothing outside changes. Objects that do not exist become FAILED checks, not errors. */
+export interface PreflightActivities {
+  /** Validates whatever the starter sent and fills defaults in. Throws SpecInvalid with every problem listed. */
+  resolveSpec(input: unknown): Promise<Spec>;
+  /** facts is null when a FAILED check left them incomplete. */
+  inspectCluster(arg: { spec: Spec }): Promise<{ facts: ClusterFacts | null; checks: Check[] }>;
+  inspectSource(arg: { spec: Spec; database: DatabaseFact }): Promise<{ facts: SourceFacts | null; checks: Check[] }>;
+  inspectVolume(arg: { volume: VolumeFact }): Promise<{ facts: BlockVolumeFact | null; checks: Check[] }>;
+  inspectRoutes(arg: { maintenance: Spec['maintenance'] }): Promise<{ routes: RouteFact[]; checks: Check[] }>;
+  /** The queue of the worker that keeps artifacts, so that all of one upgrade's files lie in one folder. */
+  artifactStore(): Promise<{ queue: string; folder: string }>;
+}
+
+export interface ClusterActivities {
+  /** Takes the Lease `pgleap-<workload>`; throws Locked naming its holder. Taking one's own again succeeds. */
+  takeLease(arg: { world: World; workload: WorkloadRef; workflowId: string }): Promise<void>;
+  /** Creates the ConfigMap `pgleap-<upgradeId>-journal` or adopts one that carries this upgrade's id. */
+  beginJournal(arg: { world: World; workflowId: string; planHash: string; summary: string }): Promise<void>;
+  /** Appends the undo before the change is made. The same id again replaces it. */
+  journalUndo(arg: { world: World; undo: Undo }): Promise<void>;
+  /** Marks one undo as done, so that a second rollback does not repeat it. */
+  journalUndone(arg: { world: World; undoId: string }): Promise<void>;
+  closeJournal(arg: { world: World; outcome: string }): Promise<void>;
+
+  setReclaimPolicy(arg: { world: World; volume: VolumeFact; policy: 'Retain' }): Promise<void>;
+  /** Scratch claim `pgleap-<upgradeId>-scratch`, storage class of the original claim. Resolves when it exists. */
+  createScratch(arg: { world: World; claim: ClaimFact; bytes: number }): Promise<void>;
+  /** Pod `pgleap-<upgradeId>-candidate` of the target image; resolves when its server answers on its socket. */
+  createCandidate(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<CandidateFact>;
+
+  /** Sets a workload to 0 and waits until its pods are gone; kills nothing. */
+  stopService(arg: { world: World; service: ServiceFact }): Promise<{ at: string }>;
+  suspendCronJob(arg: { world: World; service: ServiceFact }): Promise<{ runningJobs: number }>;
+  /** Waits until all replicas are ready again (all for Deployment and StatefulSet). */
+  startService(arg: { world: World; service: ServiceFact }): Promise<{ at: string }>;
+  resumeCronJob(arg: { world: World; service: ServiceFact }): Promise<{ missed: string | null }>;
+  observeService(arg: { world: World; service: ServiceFact; since: string }): Promise<{
+    ready: boolean;
+    restarts: number;
+    /** Suspicious log lines, redacted, at most 5. */
+    logProblems: string[];
+  }>;
+
+  /** Scales the database workload to 0; resolves when its pods and the volume's VolumeAttachment are gone. */
+  haltDatabase(arg: { world: World; database: DatabaseFact }): Promise<void>;
+  /** Deletes the claim (uid precondition), waits for the PV to be Released, creates the new one, waits for Bound. */
+  replaceClaim(arg: { world: World; database: DatabaseFact; minBytes: number }): Promise<NewClaimFact>;
+  /** Patches the template (image, spec's patch, PGDATA, fence and fast-load arguments, /pgleap mount) and scales to 1. */
+  deployTarget(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<ServerRef>;
+  /** Patches the template to its lasting form: the commit point. Resolves when the server takes TCP logins and is synced. */
+  openTarget(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<ServerRef>;
+  /** Removes what the fenced target left on the new volume beside PGDATA. Called before openTarget. */
+  sweepTarget(arg: { world: World; target: ServerRef }): Promise<void>;
+}
+
+export interface PostgresActivities {
+  /** Checks that need the target image: login from the candidate, version, extensions, settings, locales, preload. */
+  checkCandidate(arg: { world: World; source: ServerRef; candidate: ServerRef; facts: SourceFacts }): Promise<Check[]>;
+  /** Replaces pg_hba.conf by a fence (original kept beside it), reloads, ends other sessions and names them. */
+  fenceSource(arg: { world: World; source: ServerRef; hbaFile: string; candidateIp: string; readOnlyLogins: string[] }): Promise<{
+    ended: string[];
+    at: string;
+  }>;
+  /** Detached pg_dumpall in the candidate from the source. */
+  dump(arg: { world: World; from: ServerRef; compression: 'zstd' | 'gzip'; estimateBytes: number }): Promise<DumpFact>;
+  /** Detached; `name` tells several of one server apart. */
+  fingerprint(arg: { world: World; server: ServerRef; name: string }): Promise<FingerprintFact>;
+  /** Detached import of a dump file that lies in the server's pod. */
+  importDump(arg: {
+    world: World;
+    server: ServerRef;
+    path: string;
+    compression: 'zstd' | 'gzip';
+    sha512: string;
+    name: string;
+  }): Promise<ImportFact>;
+  /** Every login role that may connect tries to, in `server`. */
+  tryLogins(arg: { world: World; server: ServerRef }): Promise<{ tried: number; failed: string[] }>;
+  analyze(arg: { world: World; server: ServerRef }): Promise<{ seconds: number }>;
+  /** HBA, ident, ALTER SYSTEM settings and files of PGDATA, saved from the source while it runs. Secrets stay in the pod. */
+  saveSettings(arg: { world: World; source: ServerRef; sourceFacts: SourceFacts }): Promise<{ settings: SavedSettings }>;
+  carrySettings(arg: { world: World; target: ServerRef; settings: SavedSettings }): Promise<{ items: CarriedItem[] }>;
+  /** Client sessions other than pgleap's own. */
+  otherSessions(arg: { server: ServerRef }): Promise<string[]>;
+  /** Sessions per login and transactions over a few seconds, and each probe's milliseconds. */
+  observeDatabase(arg: { spec: Spec; server: ServerRef }): Promise<{
+    sessions: number;
+    logins: string[];
+    transactionsPerSecond: number;
+    probeMs: number[];
+  }>;
+}
+
+/** Text of configuration that lived inside PGDATA. `secret` items are refused, never stored. */
+export interface SavedSettings {
+  hba: string | null;
+  ident: string | null;
+  /** ALTER SYSTEM settings by name; values of secret-bearing settings are left out and named in `refused`. */
+  autoConf: Record<string, string>;
+  refused: { name: string; why: string }[];
+}
+
+export interface ProviderActivities {
+  awaitDetached(arg: { world: World; volume: BlockVolumeFact }): Promise<void>;
+  /** Starts the clone or finds this upgrade's own; does not wait for `active`. */
+  startClone(arg: { world: World; volume: BlockVolumeFact; label: string }): Promise<CloneFact>;
+  awaitClone(arg: { world: World; clone: CloneFact }): Promise<void>;
+}
+
+export interface RouteActivities {
+  /** Points the route at the maintenance worker; refuses when it is neither `prior` nor already ours. */
+  setRoute(arg: { world: World; route: RouteFact; script: string }): Promise<void>;
+  /** Polls the probe URLs until all answer as expected several times in a row. */
+  verifyRoutes(arg: { maintenance: NonNullable<Spec['maintenance']>; expect: 'maintenance' | 'normal' }): Promise<{
+    seconds: number;
+  }>;
+}
+
+/** Activities that need the artifact folder: they run on that worker's own queue. */
+export interface ArtifactActivities {
+  /** Chunked, resumable, each chunk hashed on both sides; the whole verified against `sha512`. */
+  copyOut(arg: { world: World; pod: PodRef; path: string; bytes: number; sha512: string; name: string }): Promise<Artifact>;
+  copyIn(arg: { world: World; artifact: Artifact; pod: PodRef; path: string }): Promise<{ seconds: number }>;
+  compareFingerprints(arg: { world: World; a: Artifact; b: Artifact }): Promise<Comparison>;
+  /** The operator's manifests with image, patch and lasting settings put in, comments kept. */
+  editManifest(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<Artifact[]>;
+  /** Writes report.html and report.json from the workflow's state. */
+  writeReport(arg: { world: World; state: unknown }): Promise<Artifact[]>;
+}
+
+export interface NotifyActivities {
+  /** Best effort: posts one line to the configured webhook, or does nothing. */
+  notify(arg: { upgradeId: string; kind: 'phase' | 'gate' | 'remind' | 'park' | 'end'; text: string }): Promise<void>;
+}
+
+/** What rollback and cleanup call. Each is also callable without Temporal. */
+export interface UndoActivities {
+  restoreReclaimPolicy(arg: { world: World; volume: VolumeFact }): Promise<void>;
+  removeCandidate(arg: { world: World }): Promise<void>;
+  removeScratch(arg: { world: World }): Promise<void>;
+  releaseLease(arg: { world: World; workload: WorkloadRef }): Promise<void>;
+  restoreRoute(arg: { world: World; route: RouteFact; script: string }): Promise<void>;
+  restoreService(arg: { world: World; service: ServiceFact }): Promise<void>;
+  restoreCronJob(arg: { world: World; service: ServiceFact }): Promise<void>;
+  liftSourceFence(arg: { world: World; database: DatabaseFact; hbaFile: string }): Promise<void>;
+  /** The source at 1 again on its own volume; resolves when it answers. */
+  restartSource(arg: { world: World; database: DatabaseFact }): Promise<void>;
+  /** Claim of the old name bound to the original PV again. The workload is at 0 then. */
+  rebindOriginal(arg: { world: World; database: DatabaseFact }): Promise<void>;
+  /** Workload at 0 and its pod template as it was before. */
+  restoreTemplate(arg: { world: World; database: DatabaseFact }): Promise<void>;
+  removeClone(arg: { world: World; source: BlockVolumeFact; label: string }): Promise<void>;
+}
+
+export interface CleanupActivities {
+  /** Deletes the original PV and its volume: only when Released, with the recorded uid and handle. */
+  removeOriginal(arg: { world: World; database: DatabaseFact; volume: BlockVolumeFact }): Promise<void>;
+}
+
+/** All that the shared queue serves. */
+export type SharedActivities = PreflightActivities &
+  ClusterActivities &
+  PostgresActivities &
+  ProviderActivities &
+  RouteActivities &
+  NotifyActivities &
+  UndoActivities &
+  CleanupActivities;

@@ -1,0 +1,228 @@
+/**
+ * Facts about the world, as plain JSON: what preflight resolved and what phases measured. They travel through Temporal's
+ * history and into evidence hashes, so they are small and hold no secret.
+ */
+
+/** Passed to every changing activity, which compares it with the world before it changes anything. */
+export interface World {
+  /** uid of the namespace kube-system: the cluster's identity. */
+  clusterUid: string;
+  upgradeId: string;
+  /** ISO time the upgrade began; nothing older is ever adopted. */
+  startedAt: string;
+  /** Namespace of the database, where journal, lease, candidate and scratch live. */
+  namespace: string;
+}
+
+export type WorkloadKind = 'Deployment' | 'StatefulSet';
+export type ServiceKind = WorkloadKind | 'CronJob';
+
+export interface WorkloadRef {
+  kind: WorkloadKind;
+  namespace: string;
+  name: string;
+  uid: string;
+}
+
+export interface PodRef {
+  namespace: string;
+  name: string;
+  uid: string;
+  container: string;
+}
+
+/** A workload that uses the database, with what it must come back to. */
+export interface ServiceFact {
+  kind: ServiceKind;
+  namespace: string;
+  name: string;
+  uid: string;
+  /** Exact replica count before the upgrade; null for a CronJob. */
+  replicas: number | null;
+  /** Whether the CronJob was suspended already; null for workloads. */
+  suspended: boolean | null;
+  /** A read-only service stays up; the fence lets only its `login` through. */
+  readOnly: boolean;
+  login: string | null;
+  /** An HPA that owns the count from resume on. */
+  hpa: string | null;
+}
+
+export interface ClaimFact {
+  name: string;
+  uid: string;
+  storageClass: string;
+  accessModes: string[];
+  volumeMode: string;
+  /** Quantity as in the claim's spec, e.g. `10Gi`. */
+  requested: string;
+  /** Bytes the bound volume really has. */
+  capacityBytes: number;
+  labels: Record<string, string>;
+}
+
+export interface VolumeFact {
+  pv: string;
+  pvUid: string;
+  reclaimPolicy: 'Retain' | 'Delete' | 'Recycle';
+  driver: string;
+  /** As the CSI driver wrote it: `<volume id>-<label>` for Linode. */
+  handle: string;
+}
+
+export interface DatabaseFact {
+  workload: WorkloadRef;
+  pod: PodRef;
+  podIp: string;
+  port: number;
+  superuser: string;
+  image: string;
+  /** Where the claim is mounted in the container, with the subPath if any. */
+  mountPath: string;
+  subPath: string | null;
+  volumeName: string;
+  claim: ClaimFact;
+  volume: VolumeFact;
+  /** Explicit PGDATA of the template, null when the image's default is used. */
+  pgdataEnv: string | null;
+  terminationGraceSeconds: number;
+}
+
+export interface ClusterFacts {
+  clusterUid: string;
+  /** API server's address, shown to people; never a credential. */
+  server: string;
+  kubernetesVersion: string;
+  database: DatabaseFact;
+  services: ServiceFact[];
+}
+
+export interface SourceFacts {
+  /** As `SHOW server_version_num`, e.g. 160014. */
+  versionNum: number;
+  major: number;
+  systemIdentifier: string;
+  dataDirectory: string;
+  hbaFile: string;
+  databases: number;
+  tables: number;
+  /** Sum of pg_database_size. */
+  bytes: number;
+  roles: number;
+  extensions: string[];
+  preload: string[];
+  encoding: string;
+  locale: string;
+  /** Milliseconds each probe of the spec took, in the spec's order. */
+  probeMs: number[];
+}
+
+export interface BlockVolumeFact {
+  id: number;
+  label: string;
+  region: string;
+  sizeGb: number;
+  encryption: string;
+  /** US dollars a month for a volume of this size; null when the provider did not say. */
+  monthlyPrice: number | null;
+}
+
+export interface RouteFact {
+  zone: string;
+  pattern: string;
+  /** The route that stood on this pattern before: null for none; script null for a route that bypasses Workers. */
+  prior: { id: string; script: string | null } | null;
+}
+
+/** How to reach a PostgreSQL server: commands run in `pod`; without a host they use its unix socket. */
+export interface ServerRef {
+  role: 'source' | 'candidate' | 'target';
+  pod: PodRef;
+  superuser: string;
+  /** Set when the server is another pod, reached over TCP with the password in the executing pod's environment. */
+  host: string | null;
+  port: number;
+}
+
+export interface CandidateFact {
+  pod: PodRef;
+  podIp: string;
+  /** `SHOW server_version_num` of the target image. */
+  versionNum: number;
+  imageId: string;
+  compression: 'zstd' | 'gzip';
+}
+
+export interface DumpFact {
+  /** Path in the candidate. */
+  path: string;
+  compression: 'zstd' | 'gzip';
+  bytes: number;
+  sha512: string;
+  seconds: number;
+}
+
+/** A file in the artifact store; `name` is relative to the upgrade's folder. */
+export interface Artifact {
+  name: string;
+  bytes: number;
+  sha512: string;
+}
+
+export interface FingerprintFact {
+  /** Path in the pod that computed it. */
+  path: string;
+  bytes: number;
+  sha512: string;
+  databases: number;
+  tables: number;
+  rows: number;
+  sequences: number;
+  largeObjects: number;
+  roles: number;
+  seconds: number;
+}
+
+export interface Comparison {
+  equal: boolean;
+  /** How many lines differ; the first few are in `differences`. */
+  differing: number;
+  differences: string[];
+}
+
+export interface ImportError {
+  sqlstate: string;
+  message: string;
+  /** psql's line number in the dump, 0 if it gave none. */
+  line: number;
+}
+
+export interface ImportFact {
+  /** Errors on the allow-list: the bootstrap role and database already exist. */
+  expected: ImportError[];
+  /** All others, at most 20 of them; `unexpectedCount` counts all. */
+  unexpected: ImportError[];
+  unexpectedCount: number;
+  seconds: number;
+}
+
+export interface CloneFact {
+  id: number;
+  label: string;
+  sizeGb: number;
+  region: string;
+}
+
+export interface NewClaimFact {
+  claimUid: string;
+  pv: string;
+  handle: string;
+}
+
+/** One setting that lived inside PGDATA. Refused items need a person; they are in the evidence of gate reopen. */
+export interface CarriedItem {
+  what: 'hba' | 'ident' | 'setting' | 'file';
+  name: string;
+  outcome: 'carried' | 'same' | 'refused';
+  why: string;
+}
