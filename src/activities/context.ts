@@ -1,0 +1,50 @@
+import { asyncLocalStorage } from '@temporalio/activity';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Progress } from './types.ts';
+
+/*
+ * Undo activities must also work without Temporal (`pgleap recover`), so these fall back to plain behaviour when no
+ * activity is running.
+ */
+
+/** Heartbeats when this runs as an activity that has a heartbeat timeout. */
+export function beat(progress?: Progress): void {
+  const context = asyncLocalStorage.getStore();
+  if (context?.info.heartbeatTimeoutMs !== undefined) context.heartbeat(progress);
+}
+
+/** Aborted when the activity is cancelled; undefined outside of Temporal. */
+export function abortSignal(): AbortSignal | undefined {
+  return asyncLocalStorage.getStore()?.cancellationSignal;
+}
+
+/** Sleeps; throws the cancellation's own error when the activity is cancelled meanwhile. */
+export async function pause(ms: number): Promise<void> {
+  const signal = abortSignal();
+  try {
+    await sleep(ms, undefined, signal === undefined ? {} : { signal });
+  } catch (error) {
+    throw signal?.aborted === true ? signal.reason : error;
+  }
+}
+
+/**
+ * Asks `probe` until it gives something other than undefined: soon at first, then every `maxMs`. Heartbeats each time.
+ * Returns undefined when `timeoutMs` passed. What `probe` throws ends it.
+ */
+export async function poll<T>(
+  probe: () => Promise<T | undefined>,
+  options: { timeoutMs: number; startMs?: number; maxMs?: number; progress?: () => Progress },
+): Promise<T | undefined> {
+  const deadline = performance.now() + options.timeoutMs;
+  let wait = options.startMs ?? 100;
+  for (;;) {
+    beat(options.progress?.());
+    const answer = await probe();
+    if (answer !== undefined) return answer;
+    const left = deadline - performance.now();
+    if (left <= 0) return undefined;
+    await pause(Math.min(wait, left));
+    wait = Math.min(wait * 1.5, options.maxMs ?? 1000);
+  }
+}
