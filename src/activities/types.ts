@@ -58,17 +58,29 @@ export interface ClusterActivities {
   takeLease(arg: { world: World; workload: WorkloadRef; workflowId: string }): Promise<void>;
   /** Creates the ConfigMap `pgleap-<upgradeId>-journal` or adopts one that carries this upgrade's id. */
   beginJournal(arg: { world: World; workflowId: string; planHash: string; summary: string }): Promise<void>;
-  /** Appends the undo before the change is made. The same id again replaces it. */
-  journalUndo(arg: { world: World; undo: Undo }): Promise<void>;
+  /** Appends undos, in this order and in one write, before their changes are made. The same id again replaces it in place. */
+  journalUndo(arg: { world: World; undos: Undo[] }): Promise<void>;
   /** Marks one undo as done, so that a second rollback does not repeat it. */
   journalUndone(arg: { world: World; undoId: string }): Promise<void>;
+  /** Notes that the commit point is about to be passed: from here on undoing would lose what services write. */
+  journalCommit(arg: { world: World }): Promise<void>;
   closeJournal(arg: { world: World; outcome: string }): Promise<void>;
 
   setReclaimPolicy(arg: { world: World; volume: VolumeFact; policy: 'Retain' }): Promise<void>;
   /** Scratch claim `pgleap-<upgradeId>-scratch`, storage class of the original claim. Resolves when it exists. */
   createScratch(arg: { world: World; claim: ClaimFact; bytes: number }): Promise<void>;
-  /** Pod `pgleap-<upgradeId>-candidate` of the target image; resolves when its server answers on its socket. */
-  createCandidate(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<CandidateFact>;
+  /**
+   * Pod `pgleap-<upgradeId>-candidate` of the target image; resolves when its server answers on its socket. PGDATA is the
+   * folder `pgdata-<generation>` of the scratch volume: a higher generation replaces the pod and starts with an empty
+   * server again, while `/pgleap` with its dumps stays.
+   */
+  createCandidate(arg: {
+    world: World;
+    spec: Spec;
+    database: DatabaseFact;
+    source: SourceFacts;
+    generation: number;
+  }): Promise<CandidateFact>;
 
   /** Sets a workload to 0 and waits until its pods are gone; kills nothing. */
   stopService(arg: { world: World; service: ServiceFact }): Promise<{ at: string }>;
@@ -89,6 +101,13 @@ export interface ClusterActivities {
   replaceClaim(arg: { world: World; database: DatabaseFact; minBytes: number }): Promise<NewClaimFact>;
   /** Patches the template (image, spec's patch, PGDATA, fence and fast-load arguments, /pgleap mount) and scales to 1. */
   deployTarget(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<ServerRef>;
+  /** Empties PGDATA of the fenced target, on the new claim only, and lets its server begin anew: before a repeated restore. */
+  emptyTarget(arg: {
+    world: World;
+    database: DatabaseFact;
+    claim: NewClaimFact;
+    target: ServerRef;
+  }): Promise<ServerRef>;
   /** Patches the template to its lasting form: the commit point. Resolves when the server takes TCP logins and is synced. */
   openTarget(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<ServerRef>;
   /** Removes what the fenced target left on the new volume beside PGDATA. Called before openTarget. */
@@ -99,15 +118,27 @@ export interface PostgresActivities {
   /** Checks that need the target image: login from the candidate, version, extensions, settings, locales, preload. */
   checkCandidate(arg: { world: World; source: ServerRef; candidate: ServerRef; facts: SourceFacts }): Promise<Check[]>;
   /** Replaces pg_hba.conf by a fence (original kept beside it), reloads, ends other sessions and names them. */
-  fenceSource(arg: { world: World; source: ServerRef; hbaFile: string; candidateIp: string; readOnlyLogins: string[] }): Promise<{
+  fenceSource(arg: {
+    world: World;
+    source: ServerRef;
+    hbaFile: string;
+    candidateIp: string;
+    readOnlyLogins: string[];
+  }): Promise<{
     ended: string[];
     at: string;
   }>;
-  /** Detached pg_dumpall in the candidate from the source. */
-  dump(arg: { world: World; from: ServerRef; compression: 'zstd' | 'gzip'; estimateBytes: number }): Promise<DumpFact>;
+  /** Detached pg_dumpall in the candidate from the source; `name` tells several of one upgrade apart. */
+  dump(arg: {
+    world: World;
+    from: ServerRef;
+    compression: 'zstd' | 'gzip';
+    estimateBytes: number;
+    name: string;
+  }): Promise<DumpFact>;
   /** Detached; `name` tells several of one server apart. */
   fingerprint(arg: { world: World; server: ServerRef; name: string }): Promise<FingerprintFact>;
-  /** Detached import of a dump file that lies in the server's pod. */
+  /** Detached import, into an empty server, of a dump file that lies in its pod. A lost job is not begun again here: JobLost. */
   importDump(arg: {
     world: World;
     server: ServerRef;
@@ -120,7 +151,11 @@ export interface PostgresActivities {
   tryLogins(arg: { world: World; server: ServerRef }): Promise<{ tried: number; failed: string[] }>;
   analyze(arg: { world: World; server: ServerRef }): Promise<{ seconds: number }>;
   /** HBA, ident, ALTER SYSTEM settings and files of PGDATA, saved from the source while it runs. Secrets stay in the pod. */
-  saveSettings(arg: { world: World; source: ServerRef; sourceFacts: SourceFacts }): Promise<{ settings: SavedSettings }>;
+  saveSettings(arg: {
+    world: World;
+    source: ServerRef;
+    sourceFacts: SourceFacts;
+  }): Promise<{ settings: SavedSettings }>;
   carrySettings(arg: { world: World; target: ServerRef; settings: SavedSettings }): Promise<{ items: CarriedItem[] }>;
   /** Client sessions other than pgleap's own. */
   otherSessions(arg: { server: ServerRef }): Promise<string[]>;
@@ -161,7 +196,14 @@ export interface RouteActivities {
 /** Activities that need the artifact folder: they run on that worker's own queue. */
 export interface ArtifactActivities {
   /** Chunked, resumable, each chunk hashed on both sides; the whole verified against `sha512`. */
-  copyOut(arg: { world: World; pod: PodRef; path: string; bytes: number; sha512: string; name: string }): Promise<Artifact>;
+  copyOut(arg: {
+    world: World;
+    pod: PodRef;
+    path: string;
+    bytes: number;
+    sha512: string;
+    name: string;
+  }): Promise<Artifact>;
   copyIn(arg: { world: World; artifact: Artifact; pod: PodRef; path: string }): Promise<{ seconds: number }>;
   compareFingerprints(arg: { world: World; a: Artifact; b: Artifact }): Promise<Comparison>;
   /** The operator's manifests with image, patch and lasting settings put in, comments kept. */

@@ -25,6 +25,7 @@ export const failures = {
   NotStopped: { retry: true, says: 'a workload did not stop in its grace period' },
   NoSpace: { retry: false, says: 'a volume is full' },
   ArtifactMissing: { retry: false, says: 'the artifact store does not hold what was recorded' },
+  MessageRefused: { retry: false, says: 'an approval or other message was refused; nothing changed' },
   RolledBack: { retry: false, says: 'the upgrade was rolled back' },
   Aborted: { retry: false, says: 'the upgrade was aborted; the journal stays' },
 } as const satisfies Record<string, { retry: boolean; says: string }>;
