@@ -59,9 +59,9 @@ declare module '@linode/api-v4' {
 
   /** The one axios instance that all functions below use. */
   export const baseRequest: {
-    defaults: { timeout?: number };
     interceptors: {
-      request: { use(change: (config: RequestConfig) => RequestConfig | Promise<RequestConfig>): number };
+      request: { use(change: (config: RequestConfig) => RequestConfig): number };
+      response: { use(look: (response: Response) => Response): number };
     };
   };
 
@@ -70,6 +70,10 @@ declare module '@linode/api-v4' {
     timeout?: number;
     signal?: AbortSignal;
     headers: { set(name: string, value: string): void };
+  }
+
+  export interface Response {
+    headers: Record<string, unknown>;
   }
 
   export function getVolume(id: number): Promise<Volume>;

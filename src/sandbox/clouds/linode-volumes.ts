@@ -161,7 +161,7 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
       filesystem_path: `/dev/disk/by-id/scsi-0Linode_Volume_${label}`,
       hardware_type: 'nvme',
       encryption: 'disabled',
-      io_ready: status === 'active',
+      io_ready: false,
       tags,
       created: now(),
       updated: now(),
@@ -182,7 +182,6 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
     began.percent_complete = code === 0 ? 100 : began.percent_complete;
     if (code !== 0) log(`linode: copy into volume ${id} failed: ${output}`);
     entry.volume.status = code === 0 ? 'active' : 'contact_support';
-    entry.volume.io_ready = code === 0;
     delete entry.cloneOf;
     save(entry);
   }
@@ -229,6 +228,7 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
       checkActive(entry, 'attached');
       entry.volume.linode_id = linodeId;
       entry.volume.linode_label = `node-${linodeId}`;
+      entry.volume.io_ready = true;
       event('volume_attach', entry.volume);
       return save(entry);
     },
@@ -236,6 +236,7 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
       const entry = find(id);
       entry.volume.linode_id = null;
       entry.volume.linode_label = null;
+      entry.volume.io_ready = false;
       event('volume_detach', entry.volume);
       return save(entry);
     },

@@ -10,6 +10,8 @@ export interface LinodeOptions {
   stateDir: string;
   /** The only personal access token that is accepted. */
   token: string;
+  /** What the token may do, as the API's header says it. Default `*`. */
+  scopes?: string;
   /** The only region there is, e.g. `eu-central`. */
   region: string;
   /** Shortest time a clone takes, in milliseconds. Default 0: as long as the copy. */
@@ -43,6 +45,7 @@ const EVENT_FILTERABLE = ['id', 'action', 'created', 'entity.id', 'entity.type',
 export async function startLinode({
   stateDir,
   token,
+  scopes = '*',
   region,
   cloneMs = 0,
   limits = {},
@@ -59,6 +62,10 @@ export async function startLinode({
       if (rate.exceeded) throw new Refusal(429, 'Too many requests');
       if (path !== '/volumes/types' && request.headers.authorization !== `Bearer ${token}`) {
         throw new Refusal(401, 'Invalid Token');
+      }
+      rate.headers['x-oauth-scopes'] = scopes;
+      if (request.method !== 'GET' && scopes !== '*' && !scopes.includes('volumes:read_write')) {
+        throw new Refusal(401, 'Your OAuth token is not authorized to use this endpoint.');
       }
       const { status = 200, body } = await answer(request, path, searchParams);
       sendJson(response, status, body, rate.headers);
