@@ -1,0 +1,207 @@
+import type { KubeConfig } from '@kubernetes/client-node';
+import type { PodRef } from '../../domain/facts.ts';
+import { redact } from '../../domain/redact.ts';
+import { pause } from '../context.ts';
+import { fail, isFailure } from '../errors.ts';
+import { execInPod, runInPod } from './exec.ts';
+
+/*
+ * Detached commands: a folder `/pgleap/jobs/<name>` in the pod, found again by name after any restart of the worker.
+ *
+ *   script   what bash runs        out, err   its output
+ *   pid      of the job's session  start      that process's start time in clock ticks, against reused pids
+ *   rc       its exit code, written last      progress   one line `<done> <total>`, written by the script if it likes
+ *
+ * A job's orphans become children of the container's first process, which is the postmaster: it takes a child that it does
+ * not know and that ended by a signal or with a code above 1 for a crashed backend and restarts all of them. So the
+ * session's leader always ends with 0, and killing goes from the leaves up, so that each parent reaps its own children.
+ */
+
+const root = '/pgleap/jobs';
+
+/** Reads pid and session of every process without the command's name, which may hold spaces. */
+const readStat = `
+stat_of() { sed 's/^\\([0-9]*\\) (.*) /\\1 /' "/proc/$1/stat" 2>/dev/null; }
+start_of() { stat_of "$1" | cut -d' ' -f21; }
+alive() {
+  [ -f "$1/pid" ] || return 1
+  at=$(cat "$1/pid")
+  [ "$(start_of "$at")" = "$(cat "$1/start")" ] && [ "$(stat_of "$at" | cut -d' ' -f2)" != Z ]
+}
+`;
+
+const startScript = `${readStat}
+set -eu
+umask 077
+dir=$1/$2; bytes=$3; shift 3
+mkdir -p "$(dirname "$dir")"
+new=$(mktemp "$dir.XXXXXX")
+head -c "$bytes" >"$new"
+if [ "$(wc -c <"$new")" -ne "$bytes" ]; then rm -f "$new"; echo 'the script arrived incomplete' >&2; exit 75; fi
+if ! mkdir "$dir" 2>/dev/null; then rm -f "$new"; echo found; exit 0; fi
+mv "$new" "$dir/script"
+export PGLEAP_JOB="$dir"
+setsid sh -c '
+  stat_of() { sed "s/^\\([0-9]*\\) (.*) /\\1 /" "/proc/$1/stat"; }
+  stat_of $$ | cut -d" " -f21 >"$PGLEAP_JOB/start"
+  echo $$ >"$PGLEAP_JOB/pid.new"; mv "$PGLEAP_JOB/pid.new" "$PGLEAP_JOB/pid"
+  cd "$PGLEAP_JOB"
+  rc=0; bash ./script "$@" >out 2>err </dev/null || rc=$?
+  echo $rc >rc.new; mv rc.new rc
+  exit 0
+' job "$@" >/dev/null 2>&1 </dev/null &
+echo started
+`;
+
+const pollScript = `${readStat}
+dir=$1
+[ -d "$dir" ] || { echo absent; exit 0; }
+state=lost
+if [ -f "$dir/rc" ]; then state=done
+elif [ ! -f "$dir/pid" ]; then
+  # Between making the folder and writing the pid lie milliseconds.
+  [ $(($(date +%s) - $(stat -c %Y "$dir"))) -lt 10 ] && state=running
+elif alive "$dir"; then state=running
+elif [ -f "$dir/rc" ]; then state=done
+fi
+echo "$state" "$(cat "$dir/rc" 2>/dev/null || echo -)" "$(stat -c %s "$dir/out" 2>/dev/null || echo 0)" "$(stat -c %s "$dir/err" 2>/dev/null || echo 0)"
+tail -n 1 "$dir/progress" 2>/dev/null | head -c 100 || true
+echo
+tail -c 4000 "$dir/err" 2>/dev/null || true
+`;
+
+const killScript = `${readStat}
+dir=$1
+[ -f "$dir/pid" ] || exit 0
+leader=$(cat "$dir/pid")
+round=0
+while alive "$dir"; do
+  signal=TERM
+  [ $round -gt 50 ] && signal=KILL
+  [ $round -gt 150 ] && exit 1
+  all=$(for stat in /proc/[0-9]*; do stat_of "\${stat#/proc/}"; done | while read -r pid state parent group session rest; do
+    [ "$session" = "$leader" ] && [ "$state" != Z ] && echo "$pid $parent"
+  done)
+  echo "$all" | while read -r pid parent; do
+    [ -n "$pid" ] && [ "$pid" != "$leader" ] || continue
+    echo "$all" | grep -q " $pid$" || kill -s $signal "$pid" 2>/dev/null
+  done
+  round=$((round + 1))
+  sleep 0.1
+done
+exit 0
+`;
+
+export interface JobState {
+  /** absent: never started, or cleared. lost: the process is gone and left no exit code. */
+  state: 'absent' | 'running' | 'done' | 'lost';
+  /** Exit code; null unless done. */
+  code: number | null;
+  outBytes: number;
+  errBytes: number;
+  /** The last line of the job's `progress` file; total null when the script gave `-`. */
+  progress: { done: number; total: number | null } | null;
+  /** The last 4000 bytes of stderr, redacted. */
+  errTail: string;
+}
+
+/** Where a job keeps its files; the script's own working directory, `$PGLEAP_JOB`. */
+export function jobFolder(name: string): string {
+  if (!/^[a-z0-9][a-z0-9._-]*$/.test(name)) throw new RangeError(`not a job's name: ${name}`);
+  return `${root}/${name}`;
+}
+
+/**
+ * Starts bash on `script` with `argv`, detached, unless a job of this name is there already. The script is sent on stdin
+ * and arguments as argv: no value is ever spliced into a shell's text. `env` must hold no secrets: argv shows them.
+ */
+export async function startJob(
+  kc: KubeConfig,
+  pod: PodRef,
+  job: { name: string; script: string; argv?: string[]; env?: Record<string, string> },
+): Promise<'started' | 'found'> {
+  const folder = jobFolder(job.name);
+  const script = Buffer.from(job.script);
+  const env = Object.entries(job.env ?? {}).map(([name, value]) => `${name}=${value}`);
+  const { code, stdout, stderr } = await execInPod(
+    kc,
+    pod,
+    ['env', ...env, 'sh', '-c', startScript, 'sh', root, job.name, String(script.length), ...(job.argv ?? [])],
+    { stdin: script, timeoutMs: 20_000 },
+  );
+  if (code === 75) throw fail('StreamBroken', `${stderr.trim()} in ${pod.namespace}/${pod.name}`);
+  const answer = stdout.toString().trim();
+  if (code === 0 && (answer === 'started' || answer === 'found')) return answer;
+  if (/No space left/.test(stderr))
+    throw fail('NoSpace', `no space left for ${folder} in ${pod.namespace}/${pod.name}`);
+  throw fail('CommandFailed', `could not start job ${job.name} in ${pod.namespace}/${pod.name}: ${stderr.trim()}`);
+}
+
+/** One short exec. */
+export async function pollJob(kc: KubeConfig, pod: PodRef, name: string): Promise<JobState> {
+  const text = await runInPod(kc, pod, ['sh', '-c', pollScript, 'sh', jobFolder(name)], {
+    says: `looking at job ${name}`,
+  });
+  const [head = '', progress = '', ...err] = text.split('\n');
+  const [state, code, outBytes, errBytes] = head.trim().split(' ');
+  if (state !== 'absent' && state !== 'running' && state !== 'done' && state !== 'lost') {
+    throw fail('StreamBroken', `job ${name} in ${pod.namespace}/${pod.name} gave an unreadable state`);
+  }
+  const [done, total] = progress.trim().split(/\s+/).map(Number);
+  return {
+    state,
+    code: state === 'done' ? Number(code) : null,
+    outBytes: Number(outBytes ?? 0),
+    errBytes: Number(errBytes ?? 0),
+    progress:
+      progress.trim() !== '' && done !== undefined && Number.isFinite(done)
+        ? { done, total: total !== undefined && Number.isFinite(total) ? total : null }
+        : null,
+    errTail: redact(err.join('\n').trim()),
+  };
+}
+
+/**
+ * Polls until the job has ended, soon at first and every 2 s at the latest; returns its last state whatever the exit code.
+ * `onProgress` runs at each poll (heartbeat there). Throws JobLost when it vanished: the caller may clear it and start anew.
+ * Single broken polls are forgiven for a minute, because the job goes on without them.
+ */
+export async function awaitJob(
+  kc: KubeConfig,
+  pod: PodRef,
+  name: string,
+  onProgress: (state: JobState) => void,
+): Promise<JobState & { code: number }> {
+  let wait = 150;
+  let lastAnswer = performance.now();
+  for (;;) {
+    try {
+      const state = await pollJob(kc, pod, name);
+      lastAnswer = performance.now();
+      onProgress(state);
+      if (state.code !== null) return { ...state, code: state.code };
+      if (state.state !== 'running') {
+        throw fail('JobLost', `job ${name} in ${pod.namespace}/${pod.name} ended without an exit code`);
+      }
+    } catch (error) {
+      if (!isFailure(error, 'StreamBroken', 'Unreachable', 'RateLimited')) throw error;
+      if (performance.now() - lastAnswer > 60_000) throw error;
+    }
+    await pause(wait);
+    wait = Math.min(wait * 1.3, 2000);
+  }
+}
+
+/** Ends a job and all its processes, from the leaves up; resolves when they are gone. No job of this name is no error. */
+export async function killJob(kc: KubeConfig, pod: PodRef, name: string): Promise<void> {
+  await runInPod(kc, pod, ['sh', '-c', killScript, 'sh', jobFolder(name)], {
+    says: `ending job ${name}`,
+    timeoutMs: 60_000,
+  });
+}
+
+/** Kills the job if it runs and removes its folder, so that the name can be started anew. */
+export async function clearJob(kc: KubeConfig, pod: PodRef, name: string): Promise<void> {
+  await killJob(kc, pod, name);
+  await runInPod(kc, pod, ['rm', '-rf', '--', jobFolder(name)], { says: `clearing job ${name}` });
+}

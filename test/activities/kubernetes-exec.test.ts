@@ -1,0 +1,227 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, describe, expect, test } from 'vitest';
+import { execInPod, runInPod } from '../../src/activities/kubernetes/exec.ts';
+import { awaitJob, clearJob, killJob, pollJob, startJob } from '../../src/activities/kubernetes/jobs.ts';
+import { startExecServer, type Manners } from './exec-server.ts';
+
+const pod = { namespace: 'databases', name: 'postgres-0', uid: 'u', container: 'postgres' };
+const closers: (() => Promise<unknown>)[] = [];
+
+async function server(manners: Manners = {}) {
+  const started = await startExecServer(manners);
+  closers.push(started.close);
+  return started;
+}
+
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+
+describe('execInPod', () => {
+  test.each(['v4.channel.k8s.io', 'v5.channel.k8s.io'] as const)(
+    'gives exit code, stdout and stderr over %s',
+    async (protocol) => {
+      const { kc } = await server({ protocol });
+      const argv = ['sh', '-c', 'echo "$1"; echo odd >&2; exit 7', 'sh', 'it\'s "quoted" $(no) ünïcode'];
+      const result = await execInPod(kc, pod, argv);
+      expect({ ...result, stdout: result.stdout.toString() }).toEqual({
+        code: 7,
+        stdout: 'it\'s "quoted" $(no) ünïcode\n',
+        stderr: 'odd\n',
+      });
+    },
+  );
+
+  test('passes bytes in and out unchanged, whichever protocol, when the command bounds its input', async () => {
+    const bytes = randomBytes(3_000_000);
+    for (const protocol of ['v4.channel.k8s.io', 'v5.channel.k8s.io'] as const) {
+      const { kc } = await server({ protocol });
+      const { stdout, code } = await execInPod(kc, pod, ['head', '-c', String(bytes.length)], { stdin: bytes });
+      expect(code).toBe(0);
+      expect(stdout.equals(bytes)).toBe(true);
+    }
+  });
+
+  test('ends stdin over v5', async () => {
+    const { kc } = await server();
+    const { stdout } = await execInPod(kc, pod, ['sha256sum'], { stdin: Buffer.from('abc') });
+    expect(stdout.toString()).toContain(createHash('sha256').update('abc').digest('hex'));
+  });
+
+  test('a command that leaves its input unread still gives its exit code', async () => {
+    const { kc } = await server();
+    const { code } = await execInPod(kc, pod, ['sh', '-c', 'exit 3'], { stdin: randomBytes(5_000_000) });
+    expect(code).toBe(3);
+  });
+
+  test('a dropped connection is StreamBroken, never a short success', async () => {
+    const { kc } = await server({ dropAfter: 100_000 });
+    await expect(execInPod(kc, pod, ['head', '-c', '5000000', '/dev/zero'])).rejects.toMatchObject({
+      type: 'StreamBroken',
+      nonRetryable: false,
+    });
+  });
+
+  test('a close without a status is StreamBroken', async () => {
+    const { kc } = await server({ noStatus: true });
+    await expect(execInPod(kc, pod, ['echo', 'done'])).rejects.toMatchObject({ type: 'StreamBroken' });
+  });
+
+  test('CLOSE frames are no end and no crash', async () => {
+    const { kc } = await server({ closeFrames: true });
+    expect(await runInPod(kc, pod, ['echo', 'hello'])).toBe('hello\n');
+  });
+
+  test('a slow writer holds the server back', async () => {
+    const { kc, seen } = await server();
+    let taken = 0;
+    const slow = new Writable({
+      highWaterMark: 64 * 1024,
+      write(chunk: Buffer, _encoding, done) {
+        taken += chunk.length;
+        setTimeout(done, 2);
+      },
+    });
+    const run = execInPod(kc, pod, ['head', '-c', '60000000', '/dev/zero'], { stdout: slow });
+    await sleep(400);
+    // What lies between: kernel buffers of both ends, not the whole of it.
+    expect(seen.stdoutSent - taken).toBeLessThan(20_000_000);
+    expect((await run).code).toBe(0);
+    expect(taken).toBe(60_000_000);
+  });
+
+  test('gives up at its time limit, and on a reader that never reads', async () => {
+    const { kc } = await server();
+    await expect(execInPod(kc, pod, ['sleep', '20'], { timeoutMs: 200 })).rejects.toMatchObject({
+      type: 'StreamBroken',
+    });
+    const deaf = await server({ deaf: true });
+    const stdin = randomBytes(40_000_000);
+    await expect(execInPod(deaf.kc, pod, ['sleep', '20'], { stdin, timeoutMs: 500 })).rejects.toMatchObject({
+      type: 'StreamBroken',
+    });
+  });
+
+  test('is cancelled with the signal’s own reason', async () => {
+    const { kc } = await server();
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(new Error('stop it')), 100);
+    await expect(execInPod(kc, pod, ['sleep', '20'], { signal: controller.signal })).rejects.toThrow('stop it');
+  });
+
+  test('more output than asked for is a failure, not a full memory', async () => {
+    const { kc } = await server();
+    await expect(execInPod(kc, pod, ['cat', '/dev/zero'], { maxOutput: 1_000_000 })).rejects.toMatchObject({
+      type: 'CommandFailed',
+    });
+  });
+
+  test.each([
+    [401, 'AccessDenied'],
+    [403, 'AccessDenied'],
+    [404, 'NotFound'],
+    [500, 'Unreachable'],
+    [400, 'StreamBroken'],
+  ])('a handshake refused with %i is %s, with the server’s words and no token', async (code, type) => {
+    const { kc } = await server({ refuse: { code, body: JSON.stringify({ message: 'pods "x" says no' }) } });
+    const error: unknown = await execInPod(kc, pod, ['true']).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ type });
+    expect(String(error)).toContain('says no');
+    expect(JSON.stringify(error) + String(error)).not.toContain('secret-of-the-test');
+  });
+
+  test('a server that is not there is named with its address', async () => {
+    const { kc, close } = await startExecServer({});
+    await close();
+    await expect(execInPod(kc, pod, ['true'])).rejects.toThrow(/127\.0\.0\.1:\d+.*check the address/);
+  });
+
+  test('a program that the container lacks is 127', async () => {
+    const { kc } = await server();
+    expect((await execInPod(kc, pod, ['no-such-program'])).code).toBe(127);
+  });
+});
+
+describe('jobs', () => {
+  async function jobs(manners: Manners = {}) {
+    const folder = await mkdtemp(join(tmpdir(), 'pgleap-jobs-'));
+    closers.push(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
+    return { folder, ...(await server({ ...manners, paths: { '/pgleap': folder } })) };
+  }
+
+  test.each(['v4.channel.k8s.io', 'v5.channel.k8s.io'] as const)(
+    'run once, detached, and are found again over %s',
+    async (protocol) => {
+      const { kc, folder } = await jobs({ protocol });
+      const job = {
+        name: 'dump',
+        script:
+          'echo "$1 $GREETING"; echo "5 10" >progress; sleep 0.3; echo "PASSWORD \'hush\'" >&2; echo x >>../../runs; exit 4',
+        argv: ['a "b" $c'],
+        env: { GREETING: "it's me" },
+      };
+      expect(await startJob(kc, pod, job)).toBe('started');
+      expect(await startJob(kc, pod, job)).toBe('found');
+      const states: number[] = [];
+      const end = await awaitJob(kc, pod, 'dump', (state) => states.push(state.progress?.done ?? -1));
+      expect(end).toMatchObject({ state: 'done', code: 4, progress: { done: 5, total: 10 } });
+      expect(end.errTail).not.toContain('hush');
+      expect(await readFile(join(folder, 'jobs/dump/out'), 'utf8')).toBe('a "b" $c it\'s me\n');
+      expect(await readFile(join(folder, 'runs'), 'utf8')).toBe('x\n');
+      expect(await startJob(kc, pod, job)).toBe('found');
+    },
+  );
+
+  test('that vanish without an exit code are lost, and can be started anew', async () => {
+    const { kc, folder } = await jobs();
+    const job = { name: 'restore', script: 'sleep 30' };
+    await startJob(kc, pod, job);
+    expect((await pollJob(kc, pod, 'restore')).state).toBe('running');
+    // As when the container restarts: the same pid may be somebody else's by then.
+    await writeFile(join(folder, 'jobs/restore/start'), '1');
+    await expect(awaitJob(kc, pod, 'restore', () => {})).rejects.toMatchObject({
+      type: 'JobLost',
+      nonRetryable: false,
+    });
+    await writeFile(join(folder, 'jobs/restore/start'), await startTime(join(folder, 'jobs/restore/pid')));
+    await clearJob(kc, pod, 'restore');
+    expect((await pollJob(kc, pod, 'restore')).state).toBe('absent');
+    expect(await startJob(kc, pod, job)).toBe('started');
+    await clearJob(kc, pod, 'restore');
+  });
+
+  test('are killed with all their children, each reaped by its parent', async () => {
+    const { kc, folder } = await jobs();
+    const script = 'set -o pipefail; sh -c "sleep 30; true" | (sleep 31; true) | cat; echo "$?" >after';
+    await startJob(kc, pod, { name: 'import', script });
+    await sleep(300);
+    await killJob(kc, pod, 'import');
+    const state = await pollJob(kc, pod, 'import');
+    expect(state.state).toBe('done');
+    // The script itself saw its pipeline die, so nobody was orphaned.
+    expect(await readFile(join(folder, 'jobs/import/after'), 'utf8')).not.toBe('0\n');
+    await killJob(kc, pod, 'import');
+    await killJob(kc, pod, 'never-started');
+  });
+
+  test('go on when polls break', async () => {
+    const manners: Manners = {};
+    const { kc } = await jobs(manners);
+    await startJob(kc, pod, { name: 'long', script: 'sleep 0.5' });
+    manners.noStatus = true;
+    const ended = awaitJob(kc, pod, 'long', () => {});
+    await sleep(700);
+    manners.noStatus = false;
+    expect((await ended).code).toBe(0);
+  });
+});
+
+async function startTime(pidFile: string): Promise<string> {
+  const stat = await readFile(`/proc/${(await readFile(pidFile, 'utf8')).trim()}/stat`, 'utf8');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+}
