@@ -17,16 +17,14 @@ let lastSuccess = 0;
 
 const server = createServer((request, response) => {
   const path = new URL(request.url ?? '/', 'http://service').pathname;
-  answer(path).then(
-    ({ status, type = 'text/plain', body, headers = {} }) => {
-      response.writeHead(status, { 'content-type': `${type}; charset=utf-8`, ...headers }).end(body);
-    },
-    (error: unknown) => {
-      response.writeHead(503, { 'content-type': 'text/plain; charset=utf-8' });
-      response.end(`${name} has no database at the moment\n`);
+  void answer(path)
+    .catch((error: unknown): Answer => {
       if (path !== '/healthz') log('warn', `${path} answered 503: ${String(error)}`);
-    },
-  );
+      return { status: 503, body: `${name} has no database at the moment\n` };
+    })
+    .then(({ status, type = 'text/plain', body, headers = {} }) =>
+      response.writeHead(status, { 'content-type': `${type}; charset=utf-8`, ...headers }).end(body),
+    );
 });
 
 interface Answer {
