@@ -28,6 +28,7 @@ import type {
 } from '../domain/facts.ts';
 import type { Check } from '../domain/checks.ts';
 import type { Spec } from '../domain/spec.ts';
+import type { UpgradeStatus } from '../domain/state.ts';
 import type { Undo } from '../domain/undo.ts';
 
 /** Heartbeat of a long activity, and the argument of the `progress` signal. Measured, never guessed. */
@@ -209,7 +210,7 @@ export interface ArtifactActivities {
   /** The operator's manifests with image, patch and lasting settings put in, comments kept. */
   editManifest(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<Artifact[]>;
   /** Writes report.html and report.json from the workflow's state. */
-  writeReport(arg: { world: World; state: unknown }): Promise<Artifact[]>;
+  writeReport(arg: { world: World; state: UpgradeStatus }): Promise<Artifact[]>;
 }
 
 export interface NotifyActivities {

@@ -1,0 +1,24 @@
+/** Numbers as people read them, the same in terminal, Web UI and report. */
+
+/** `512 B`, `34.5 MB`, `1.2 GB` (powers of 1000); `unknown` for null. */
+export function bytesText(bytes: number | null): string {
+  if (bytes === null) return 'unknown';
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit] ?? ''}`;
+}
+
+/** `1,234,567`. */
+export function countText(count: number): string {
+  return String(count).replaceAll(/\B(?=(\d{3})+$)/g, ',');
+}
+
+/** `2026-11-22 13:45:10 UTC`. */
+export function timeText(iso: string): string {
+  return `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC`;
+}
