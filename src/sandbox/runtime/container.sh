@@ -1,0 +1,41 @@
+#!/bin/sh
+# First process of a new container, in fresh mount, pid, network, uts and ipc namespaces that still show the host's
+# files. Wires the network, mounts the container's root, moves into it and becomes the container's own program.
+# Arguments: net namespace of the node, veth name, address, host name, root directory, fstab, image layers' directory,
+# PATH inside; then the program. Everything else of the environment is the container's. Descriptor 3 takes the report:
+# the pid as the host sees it, "ready", or whatever went wrong.
+set -eu
+node=$1 veth=$2 address=$3 name=$4 root=$5 fstab=$6 layers=$7 path=$8
+shift 8
+exec 5>&2 2>&3
+trap 'echo "the container could not be set up" >&3' EXIT
+
+# /proc is still the host's, so this is the pid by which the host can signal and enter the container.
+read -r pid _ </proc/self/stat
+echo "pid $pid" >&3
+
+nsenter --net="$node" ip -batch - <<END
+link add name $veth type veth peer name eth0 netns 1
+link set dev $veth master pods up
+END
+ip -batch - <<END
+link set dev lo up
+address add $address/16 dev eth0
+link set dev eth0 up
+route add default via 10.88.0.1
+END
+
+cd "$layers"
+mount -n -a -T "$fstab"
+printf '%s' "$name" >"$root/proc/sys/kernel/hostname"
+cd "$root"
+pivot_root . .old
+cd /
+umount -n -l /.old
+
+trap - EXIT
+echo ready >&3
+exec 2>&5 5>&- 3>&-
+PATH=$path
+export PATH
+exec "$@"
