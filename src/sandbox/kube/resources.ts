@@ -1,0 +1,87 @@
+import type { Resource } from './objects.ts';
+
+export interface ResourceInfo {
+  resource: Resource;
+  kind: string;
+  group: string;
+  version: string;
+  namespaced: boolean;
+  singular: string;
+  shortNames: string[];
+  /** Its status is written through /status only. */
+  status: boolean;
+  /** It has /scale. */
+  scale: boolean;
+}
+
+function row(
+  group: string,
+  version: string,
+  resource: Resource,
+  kind: string,
+  options: Partial<Pick<ResourceInfo, 'namespaced' | 'shortNames' | 'status' | 'scale'>> = {},
+): ResourceInfo {
+  return {
+    resource,
+    kind,
+    group,
+    version,
+    singular: kind.toLowerCase(),
+    namespaced: options.namespaced ?? true,
+    shortNames: options.shortNames ?? [],
+    status: options.status ?? true,
+    scale: options.scale ?? false,
+  };
+}
+
+export const resources: ResourceInfo[] = [
+  row('', 'v1', 'namespaces', 'Namespace', { namespaced: false, shortNames: ['ns'] }),
+  row('', 'v1', 'nodes', 'Node', { namespaced: false, shortNames: ['no'] }),
+  row('', 'v1', 'pods', 'Pod', { shortNames: ['po'] }),
+  row('', 'v1', 'services', 'Service', { shortNames: ['svc'] }),
+  row('', 'v1', 'serviceaccounts', 'ServiceAccount', { shortNames: ['sa'], status: false }),
+  row('', 'v1', 'configmaps', 'ConfigMap', { shortNames: ['cm'], status: false }),
+  row('', 'v1', 'secrets', 'Secret', { status: false }),
+  row('', 'v1', 'persistentvolumeclaims', 'PersistentVolumeClaim', { shortNames: ['pvc'] }),
+  row('', 'v1', 'persistentvolumes', 'PersistentVolume', { namespaced: false, shortNames: ['pv'] }),
+  row('', 'v1', 'events', 'Event', { shortNames: ['ev'], status: false }),
+  row('', 'v1', 'resourcequotas', 'ResourceQuota', { shortNames: ['quota'] }),
+  row('apps', 'v1', 'deployments', 'Deployment', { shortNames: ['deploy'], scale: true }),
+  row('apps', 'v1', 'replicasets', 'ReplicaSet', { shortNames: ['rs'], scale: true }),
+  row('apps', 'v1', 'statefulsets', 'StatefulSet', { shortNames: ['sts'], scale: true }),
+  row('batch', 'v1', 'jobs', 'Job'),
+  row('batch', 'v1', 'cronjobs', 'CronJob', { shortNames: ['cj'] }),
+  row('storage.k8s.io', 'v1', 'storageclasses', 'StorageClass', {
+    namespaced: false,
+    shortNames: ['sc'],
+    status: false,
+  }),
+  row('storage.k8s.io', 'v1', 'volumeattachments', 'VolumeAttachment', { namespaced: false }),
+  row('coordination.k8s.io', 'v1', 'leases', 'Lease', { status: false }),
+  row('autoscaling', 'v2', 'horizontalpodautoscalers', 'HorizontalPodAutoscaler', { shortNames: ['hpa'] }),
+  row('policy', 'v1', 'poddisruptionbudgets', 'PodDisruptionBudget', { shortNames: ['pdb'] }),
+  row('networking.k8s.io', 'v1', 'networkpolicies', 'NetworkPolicy', { shortNames: ['netpol'], status: false }),
+  row('apiextensions.k8s.io', 'v1', 'customresourcedefinitions', 'CustomResourceDefinition', {
+    namespaced: false,
+    shortNames: ['crd', 'crds'],
+  }),
+];
+
+export function groupVersion(info: { group: string; version: string }): string {
+  return info.group === '' ? info.version : `${info.group}/${info.version}`;
+}
+
+export function findResource(group: string, version: string, resource: string): ResourceInfo | undefined {
+  return resources.find((info) => info.group === group && info.version === version && info.resource === resource);
+}
+
+export function findKind(apiVersion: string, kind: string): ResourceInfo | undefined {
+  return resources.find((info) => groupVersion(info) === apiVersion && info.kind === kind);
+}
+
+/** The table's row of one resource. */
+export function infoOf(resource: Resource): ResourceInfo {
+  const info = resources.find((one) => one.resource === resource);
+  if (info === undefined) throw new Error(`${resource} is in no row of the resource table`);
+  return info;
+}
