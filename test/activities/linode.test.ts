@@ -43,9 +43,16 @@ beforeEach(async () => {
     namespace: 'databases',
   };
   activities = make();
-  const { id, label } = await cloud.volumes.create({ label: `pvc-${count}`, sizeGb: 12, region: 'eu-central' });
-  await writeFile(join(cloud.volumes.directory(id), 'bytes'), `of ${id}`);
-  volume = { id, label, region: 'eu-central', sizeGb: 12, encryption: 'disabled', monthlyPrice: 1.2 };
+  const made = await cloud.volumes.create({ label: `pvc-${count}`, sizeGb: 12, region: 'eu-central' });
+  await writeFile(join(cloud.volumes.directory(made.id), 'bytes'), `of ${made.id}`);
+  volume = {
+    id: made.id,
+    label: made.label,
+    region: 'eu-central',
+    sizeGb: 12,
+    encryption: 'disabled',
+    monthlyPrice: 1.2,
+  };
 });
 
 function make(options: Partial<Parameters<typeof linodeActivities>[0]> = {}): LinodeActivities {
@@ -64,7 +71,7 @@ function pv(handle: string, driver = 'linodebs.csi.linode.com'): VolumeFact {
   return { pv: 'pvc-1', pvUid: 'u', reclaimPolicy: 'Retain', driver, handle };
 }
 
-function label(): string {
+function cloneName(): string {
   return `pgleap-${world.upgradeId}-data`;
 }
 
@@ -164,36 +171,40 @@ describe('awaitDetached', () => {
 
 describe('startClone and awaitClone', () => {
   test('clones the bytes under the label, tags the clone, and adopts it when asked again', async () => {
-    const clone = await run(() => activities.startClone({ world, volume, label: label() }));
-    expect(clone).toEqual({ id: expect.any(Number), label: label(), sizeGb: 12, region: 'eu-central' });
-    expect(await run(() => activities.startClone({ world, volume, label: label() }))).toEqual(clone);
+    const clone = await run(() => activities.startClone({ world, volume, label: cloneName() }));
+    expect(clone).toEqual({ id: expect.any(Number), label: cloneName(), sizeGb: 12, region: 'eu-central' });
+    expect(await run(() => activities.startClone({ world, volume, label: cloneName() }))).toEqual(clone);
     const heartbeats: unknown[] = [];
     await run(() => activities.awaitClone({ world, clone }), { heartbeats });
     expect(heartbeats[0]).toMatchObject({ what: 'clone', unit: 'seconds' });
     expect(await readFile(join(cloud.volumes.directory(clone.id), 'bytes'), 'utf8')).toBe(`of ${volume.id}`);
-    expect(await labelled(label())).toMatchObject([{ id: clone.id, tags: ['pgleap', `pgleap-${world.upgradeId}`] }]);
+    expect(await labelled(cloneName())).toMatchObject([
+      { id: clone.id, tags: ['pgleap', `pgleap-${world.upgradeId}`] },
+    ]);
   });
 
   test('an answer that was lost makes no second clone', async () => {
     proxy.next({ when: (method, path) => method === 'POST' && path.endsWith('/clone'), instead: 'drop' });
     await failureOf(
-      run(() => activities.startClone({ world, volume, label: label() })),
+      run(() => activities.startClone({ world, volume, label: cloneName() })),
       'Unreachable',
       [TOKEN],
     );
-    const clone = await run(() => activities.startClone({ world, volume, label: label() }));
-    expect(await labelled(label())).toMatchObject([{ id: clone.id, tags: ['pgleap', `pgleap-${world.upgradeId}`] }]);
+    const clone = await run(() => activities.startClone({ world, volume, label: cloneName() }));
+    expect(await labelled(cloneName())).toMatchObject([
+      { id: clone.id, tags: ['pgleap', `pgleap-${world.upgradeId}`] },
+    ]);
   });
 
   test('a clone that appears between look and request is ours too', async () => {
     const taken = { data: [], page: 1, pages: 1, results: 0 };
-    const clone = await run(() => activities.startClone({ world, volume, label: label() }));
+    const clone = await run(() => activities.startClone({ world, volume, label: cloneName() }));
     await run(() => activities.awaitClone({ world, clone }));
     proxy.next({
       when: (method, path) => method === 'GET' && path === '/v4/volumes',
       instead: { status: 200, body: taken },
     });
-    expect(await run(() => activities.startClone({ world, volume, label: label() }))).toEqual(clone);
+    expect(await run(() => activities.startClone({ world, volume, label: cloneName() }))).toEqual(clone);
   });
 
   test('a label of the operator’s own is adopted only after this upgrade announced it', async () => {
@@ -221,8 +232,8 @@ describe('startClone and awaitClone', () => {
     ['in another region', {}, { region: 'us-east' }, 'us-east'],
     ['of another upgrade', { upgradeId: 'uffffffff' }, {}, 'uffffffff'],
   ])('never adopts a volume that is %s', async (_, otherWorld, otherVolume, says) => {
-    await run(() => activities.startClone({ world, volume, label: label() }));
-    const arg = { world: { ...world, ...otherWorld }, volume: { ...volume, ...otherVolume }, label: label() };
+    await run(() => activities.startClone({ world, volume, label: cloneName() }));
+    const arg = { world: { ...world, ...otherWorld }, volume: { ...volume, ...otherVolume }, label: cloneName() };
     const refused = await failureOf(
       run(() => activities.startClone(arg)),
       'Refused',
@@ -245,17 +256,17 @@ describe('startClone and awaitClone', () => {
   });
 
   test('clones nothing that is attached, not as planned, or in another cluster’s plan', async () => {
-    const start = (arg: object) => run(() => activities.startClone({ world, volume, label: label(), ...arg }));
+    const start = (arg: object) => run(() => activities.startClone({ world, volume, label: cloneName(), ...arg }));
     await failureOf(start({ world: { ...world, clusterUid: 'elsewhere' } }), 'WrongWorld', [TOKEN]);
     await failureOf(start({ volume: { ...volume, label: 'was-this' } }), 'WrongWorld', [TOKEN]);
     await cloud.volumes.attach(volume.id, 3);
     await failureOf(start({}), 'NotStopped', [TOKEN]);
     await failureOf(start({ volume: { ...volume, id: 424_242 } }), 'NotFound', [TOKEN]);
-    expect(await labelled(label())).toEqual([]);
+    expect(await labelled(cloneName())).toEqual([]);
   });
 
   test('a volume that Linode gave up is a refusal with a hint', async () => {
-    const clone = await run(() => activities.startClone({ world, volume, label: label() }));
+    const clone = await run(() => activities.startClone({ world, volume, label: cloneName() }));
     const body = {
       id: clone.id,
       label: clone.label,
@@ -276,29 +287,29 @@ describe('startClone and awaitClone', () => {
 
 describe('removeClone and removeVolume', () => {
   test('removes the clone, also one still in the making, and is content when it is gone', async () => {
-    const clone = await run(() => activities.startClone({ world, volume, label: label() }));
-    await run(() => activities.removeClone({ world, source: volume, label: label() }));
-    await run(() => activities.removeClone({ world, source: volume, label: label() }));
+    const clone = await run(() => activities.startClone({ world, volume, label: cloneName() }));
+    await run(() => activities.removeClone({ world, source: volume, label: cloneName() }));
+    await run(() => activities.removeClone({ world, source: volume, label: cloneName() }));
     expect(await cloud.volumes.get(clone.id)).toBeNull();
     expect(await cloud.volumes.get(volume.id)).not.toBeNull();
   });
 
   test('a deletion whose answer was lost is found done', async () => {
-    const clone = await run(() => activities.startClone({ world, volume, label: label() }));
+    const clone = await run(() => activities.startClone({ world, volume, label: cloneName() }));
     await run(() => activities.awaitClone({ world, clone }));
     proxy.next({ when: (method) => method === 'DELETE', instead: 'drop' });
     await failureOf(
-      run(() => activities.removeClone({ world, source: volume, label: label() })),
+      run(() => activities.removeClone({ world, source: volume, label: cloneName() })),
       'Unreachable',
       [TOKEN],
     );
-    await run(() => activities.removeClone({ world, source: volume, label: label() }));
+    await run(() => activities.removeClone({ world, source: volume, label: cloneName() }));
   });
 
   test('removes nothing that is not its own, is attached, or is the original', async () => {
     const remove = (arg: object) =>
-      run(() => activities.removeClone({ world, source: volume, label: label(), ...arg }));
-    const clone = await run(() => activities.startClone({ world, volume, label: label() }));
+      run(() => activities.removeClone({ world, source: volume, label: cloneName(), ...arg }));
+    const clone = await run(() => activities.startClone({ world, volume, label: cloneName() }));
     await run(() => activities.awaitClone({ world, clone }));
     await failureOf(remove({ world: { ...world, upgradeId: 'uffffffff' } }), 'Refused', [TOKEN]);
     await failureOf(remove({ world: { ...world, clusterUid: 'elsewhere' } }), 'WrongWorld', [TOKEN]);
@@ -322,8 +333,8 @@ describe('removeClone and removeVolume', () => {
   });
 });
 
-function start(): Promise<unknown> {
-  return run(() => activities.startClone({ world, volume, label: label() }));
+function startOwn(): Promise<unknown> {
+  return run(() => activities.startClone({ world, volume, label: cloneName() }));
 }
 
 function answer(status: number, reason: string, headers: Record<string, string> = {}): void {
@@ -333,19 +344,19 @@ function answer(status: number, reason: string, headers: Record<string, string> 
 describe('what Linode may answer', () => {
   test('becomes one of pgleap’s failures, without the token', async () => {
     answer(503, `down, ${TOKEN}`);
-    await failureOf(start(), 'Unreachable', [TOKEN]);
+    await failureOf(startOwn(), 'Unreachable', [TOKEN]);
     answer(403, 'Unauthorized');
-    await failureOf(start(), 'AccessDenied', [TOKEN]);
+    await failureOf(startOwn(), 'AccessDenied', [TOKEN]);
     answer(400, 'Linode busy.');
-    await failureOf(start(), 'Conflict', [TOKEN]);
+    await failureOf(startOwn(), 'Conflict', [TOKEN]);
     answer(400, `odd request of ${TOKEN}`);
-    await failureOf(start(), 'Refused', [TOKEN]);
+    await failureOf(startOwn(), 'Refused', [TOKEN]);
     answer(429, 'Too many requests', { 'retry-after': '17' });
-    expect((await failureOf(start(), 'RateLimited', [TOKEN])).nextRetryDelay).toBe(17_000);
+    expect((await failureOf(startOwn(), 'RateLimited', [TOKEN])).nextRetryDelay).toBe(17_000);
     answer(429, 'Too many requests');
-    expect((await failureOf(start(), 'RateLimited', [TOKEN])).nextRetryDelay).toBe(60_000);
+    expect((await failureOf(startOwn(), 'RateLimited', [TOKEN])).nextRetryDelay).toBe(60_000);
     token = 'wrong-token-wrong-token';
-    await failureOf(start(), 'AccessDenied', [TOKEN, token]);
+    await failureOf(startOwn(), 'AccessDenied', [TOKEN, token]);
   });
 
   test('what the SDK itself refuses is a failure too, and not an array', async () => {
@@ -364,13 +375,13 @@ describe('what Linode may answer', () => {
   test('nobody there, and nobody in time', async () => {
     const nobody = make({ baseUrl: 'http://127.0.0.1:1' });
     await failureOf(
-      run(() => nobody.startClone({ world, volume, label: label() })),
+      run(() => nobody.startClone({ world, volume, label: cloneName() })),
       'Unreachable',
       [TOKEN],
     );
     const slow = make({ timeoutMs: 1 });
     await failureOf(
-      run(() => slow.startClone({ world, volume, label: label() })),
+      run(() => slow.startClone({ world, volume, label: cloneName() })),
       'Unreachable',
       [TOKEN],
     );
@@ -378,8 +389,8 @@ describe('what Linode may answer', () => {
 
   test('a rotated token is used at the next request', async () => {
     token = 'wrong-token-wrong-token';
-    await failureOf(start(), 'AccessDenied', [TOKEN]);
+    await failureOf(startOwn(), 'AccessDenied', [TOKEN]);
     token = TOKEN;
-    await start();
+    await startOwn();
   });
 });
