@@ -16,6 +16,7 @@ import { openAccess, readyPods, type Access } from './world/access.ts';
 import { buildWorld, SITE_HOST, writeSpec, ZONE_NAME, type WorldOptions } from './world/world.ts';
 
 const ZONE_ID = '0123456789abcdef0123456789abcdef';
+const NODE = { linodeId: 40_217_933, region: 'eu-central' };
 const IMAGE_CACHE = join(import.meta.dirname, '..', '..', '.cache', 'sandbox');
 
 /** What a user of the sandbox needs to reach it; all of it goes through pgleap's normal configuration. */
@@ -52,11 +53,17 @@ export async function startSandbox(
     const linode = await startLinode({
       stateDir: join(stateDir, 'linode'),
       token: randomBytes(32).toString('hex'),
-      region: 'eu-central',
+      region: NODE.region,
       log,
     });
     closers.push(() => linode.close());
-    const cluster = await startCluster({ stateDir: join(stateDir, 'kube'), runtime, volumes: linode.volumes });
+    const cluster = await startCluster({
+      stateDir: join(stateDir, 'kube'),
+      runtime,
+      volumes: linode.volumes,
+      node: NODE,
+      onError: (where, error) => log(`cluster: ${where}: ${String(error)}`),
+    });
     closers.push(() => cluster.close());
     const kubeConfig = new KubeConfig();
     kubeConfig.loadFromFile(cluster.kubeconfigPath);
@@ -70,7 +77,7 @@ export async function startSandbox(
       log,
     });
     closers.push(() => cloudflare.close());
-    await buildWorld(access, (objects) => cluster.apply(objects), options);
+    await buildWorld(access, cluster.apply, options);
     const address = {
       kubeconfig: cluster.kubeconfigPath,
       linode: { url: linode.url, token: linode.token },

@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, normalize } from 'node:path';
 import type { Mount } from '../runtime/types.ts';
 import { volumeIdOf } from './controllers/volumes.ts';
@@ -61,7 +61,9 @@ async function prepareVolume(context: MountContext, pod: Pod, volume: PodVolume)
     const id = persistent === undefined ? undefined : volumeIdOf(persistent);
     if (id === undefined)
       throw new ConfigProblem(`claim "${claimSource.claimName}" has no volume of the Linode driver`);
-    return { path: context.volumes.directory(id), readOnly: claimSource.readOnly === true };
+    const path = context.volumes.directory(id);
+    await giveToGroup(path, pod.spec.securityContext?.fsGroup);
+    return { path, readOnly: claimSource.readOnly === true };
   }
   const path = join(podDir, 'volumes', volume.name);
   await mkdir(path, { recursive: true });
@@ -74,6 +76,15 @@ async function prepareVolume(context: MountContext, pod: Pod, volume: PodVolume)
     throw new ConfigProblem(`volume "${volume.name}" is of a type that the sandbox doesn't have`);
   await writeFiles(path, files);
   return { path, readOnly: true };
+}
+
+/** As the kubelet with fsGroupChangePolicy OnRootMismatch; what is below the root keeps its owner. */
+async function giveToGroup(path: string, fsGroup: number | undefined): Promise<void> {
+  if (fsGroup === undefined) return;
+  const { uid, gid, mode } = await stat(path);
+  if (gid === fsGroup) return;
+  await chown(path, uid, fsGroup);
+  await chmod(path, (mode & 0o7777) | 0o2770);
 }
 
 interface ProjectedFile {

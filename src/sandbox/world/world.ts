@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { KubernetesObject } from '@kubernetes/client-node';
 import { parseAllDocuments, parseDocument } from 'yaml';
 import { eventually, podOf, psql, waitForDeployment, type Access } from './access.ts';
 
@@ -37,15 +38,15 @@ export interface WorldOptions {
 }
 
 /** Applies manifests in order; `apply` is the cluster's own. */
-type Apply = (objects: unknown[]) => Promise<void>;
+type Apply = (objects: KubernetesObject[]) => void;
 
 async function manifests(name: string): Promise<string> {
   return readFile(join(EXAMPLES, name), 'utf8');
 }
 
-function objectsOf(text: string): unknown[] {
+function objectsOf(text: string): KubernetesObject[] {
   return parseAllDocuments(text)
-    .map((document): unknown => document.toJS())
+    .map((document): KubernetesObject | null => document.toJS())
     .filter((object) => object !== null);
 }
 
@@ -54,13 +55,13 @@ export async function buildWorld(access: Access, apply: Apply, options: WorldOpt
   const passwords = Object.fromEntries(
     [...SERVICES, 'superuser', 'admin', 'legacy'].map((name) => [name, randomBytes(18).toString('hex')]),
   );
-  await apply(objectsOf(await manifests('namespaces.yaml')));
-  await apply(secrets(passwords));
-  await apply(objectsOf(await manifests('volume.yaml')));
-  await apply(objectsOf(await postgresManifest(options.from)));
+  apply(objectsOf(await manifests('namespaces.yaml')));
+  apply(secrets(passwords));
+  apply(objectsOf(await manifests('volume.yaml')));
+  apply(objectsOf(await postgresManifest(options.from)));
   await seed(access, passwords, options.sizeMb);
-  await apply(objectsOf(await manifests('services.yaml')));
-  await apply(objectsOf(await manifests('backup.yaml')));
+  apply(objectsOf(await manifests('services.yaml')));
+  apply(objectsOf(await manifests('backup.yaml')));
   for (const service of SERVICES) {
     if (service !== 'blackbox') await waitForDeployment(access, NAMESPACE_OF[service], service);
   }
@@ -70,11 +71,15 @@ async function postgresManifest(from: 15 | 16): Promise<string> {
   return (await manifests('postgres.yaml')).replace('image: postgres:16', `image: postgres:${from}`);
 }
 
-function secret(namespace: string, name: string, stringData: Record<string, string>): unknown {
+function secret(
+  namespace: string,
+  name: string,
+  stringData: Record<string, string>,
+): KubernetesObject & { stringData: Record<string, string> } {
   return { apiVersion: 'v1', kind: 'Secret', metadata: { namespace, name }, stringData };
 }
 
-function secrets(passwords: Record<string, string>): unknown[] {
+function secrets(passwords: Record<string, string>): KubernetesObject[] {
   const host = 'postgres.databases.svc.cluster.local:5432';
   return [
     secret('databases', 'postgres-env', {
