@@ -6,9 +6,9 @@ import { beat } from '../context.ts';
 const shown = 20;
 
 /**
- * Compares two fingerprints line by line. Both are sorted by bytes, so one pass finds what only one of them has; lines of
- * kind `note` tell people things that may differ. Equal means that every other line is in both, in the same order: an
- * unsorted file can make more differences, never fewer.
+ * Compares two fingerprints: a line each of kind, database, name and value, apart by tabs. Both are sorted by bytes, so one
+ * pass finds what differs; lines of kind `note` tell people things that may differ. Equal means that every other line is in
+ * both, in the same order: an unsorted file can make more differences, never fewer.
  */
 export async function compareFingerprintFiles(fileA: string, fileB: string): Promise<Comparison> {
   const a = linesOf(fileA);
@@ -16,12 +16,9 @@ export async function compareFingerprintFiles(fileA: string, fileB: string): Pro
   const differences: string[] = [];
   let differing = 0;
   let seen = 0;
-  function differs(which: 'source' | 'target', line: string): void {
+  function differs(line: string, text: string): void {
     differing += 1;
-    // Read byte by byte for the order; for people it is UTF-8 again.
-    if (differences.length < shown) {
-      differences.push(`only in ${which}: ${Buffer.from(line, 'latin1').toString('utf8').slice(0, 300)}`);
-    }
+    if (differences.length < shown) differences.push(`${nameIn(line)}: ${text}`);
   }
   let left = await next(a);
   let right = await next(b);
@@ -31,15 +28,36 @@ export async function compareFingerprintFiles(fileA: string, fileB: string): Pro
     if (left === right) {
       left = await next(a);
       right = await next(b);
+    } else if (left !== undefined && right !== undefined && keyOf(left) === keyOf(right)) {
+      differs(left, `${valueIn(left)} in the source, ${valueIn(right)} in the other`);
+      left = await next(a);
+      right = await next(b);
     } else if (right === undefined || (left !== undefined && left < right)) {
-      differs('source', left ?? '');
+      differs(left ?? '', 'only in the source');
       left = await next(a);
     } else {
-      differs('target', right);
+      differs(right, 'not in the source');
       right = await next(b);
     }
   }
   return { equal: differing === 0, differing, differences };
+}
+
+function keyOf(line: string): string {
+  return line.split('\t', 3).join('\t');
+}
+
+/** Read byte by byte for the order; for people it is UTF-8 again. */
+function nameIn(line: string): string {
+  return decode(keyOf(line).replaceAll('\t', ' '));
+}
+
+function valueIn(line: string): string {
+  return decode(line.slice(keyOf(line).length + 1)) || '(nothing)';
+}
+
+function decode(bytes: string): string {
+  return Buffer.from(bytes, 'latin1').toString('utf8').slice(0, 200);
 }
 
 async function* linesOf(file: string): AsyncGenerator<string, undefined> {

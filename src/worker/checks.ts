@@ -1,0 +1,116 @@
+/** Whether the systems that a worker needs answer and take its credentials: for the worker's start and for `pgleap doctor`. */
+import { CoreV1Api, type KubeConfig } from '@kubernetes/client-node';
+import { getVolumes } from '@linode/api-v4';
+import { messageOf, isFailure } from '../activities/errors.ts';
+import { linode } from '../activities/linode-client.ts';
+import type { Check } from '../domain/checks.ts';
+
+const limitMs = 10_000;
+
+/** Reads the namespace kube-system, whose uid is the cluster's identity: every upgrade does so, too. */
+export async function checkCluster(kubeConfig: KubeConfig): Promise<Check> {
+  const id = 'cluster';
+  const server = kubeConfig.getCurrentCluster()?.server ?? '(none)';
+  try {
+    await within(kubeConfig.makeApiClient(CoreV1Api).readNamespace({ name: 'kube-system' }));
+    return { id, status: 'PASSED', message: `The Kubernetes API at ${server} answers.` };
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error && typeof error.code === 'number' ? error.code : null;
+    if (code === 401 || code === 403) {
+      return {
+        id,
+        status: 'FAILED',
+        message: `The Kubernetes API at ${server} refuses these credentials (${code}).`,
+        remedy: 'Renew the kubeconfig, or give its user what docs/rbac.md lists.',
+      };
+    }
+    return {
+      id,
+      status: 'FAILED',
+      message: `The Kubernetes API at ${server} does not answer: ${code === null ? messageOf(error) : `status ${code}`}.`,
+      remedy: 'Check the address in the kubeconfig, the network, and that the API server is up.',
+    };
+  }
+}
+
+export async function checkLinode(config: { token: string; url: string | undefined }): Promise<Check> {
+  const id = 'linode';
+  const { token, url } = config;
+  if (token === '') {
+    return {
+      id,
+      status: 'FAILED',
+      message: 'LINODE_TOKEN is not set.',
+      remedy:
+        'Set it to a token with the scopes volumes:read_write and linodes:read_only: no upgrade goes without a clone.',
+    };
+  }
+  try {
+    const access = { token: () => token, timeoutMs: limitMs, ...(url === undefined ? {} : { baseUrl: url }) };
+    await linode(access, 'list volumes', () => getVolumes({ page_size: 25 }));
+    return { id, status: 'PASSED', message: 'Linode’s API answers and takes LINODE_TOKEN.' };
+  } catch (error) {
+    const denied = isFailure(error, 'AccessDenied');
+    return {
+      id,
+      status: denied ? 'FAILED' : 'WARNING',
+      message: messageOf(error),
+      remedy: denied
+        ? 'Make a new token at cloud.linode.com/profile/tokens.'
+        : 'Check the network; activities try again until it answers.',
+    };
+  }
+}
+
+/** The token alone: which zone it is for says only the spec, so preflight checks that. */
+export async function checkCloudflare(config: { token: string; url: string | undefined }): Promise<Check> {
+  const id = 'cloudflare';
+  const base = config.url ?? 'https://api.cloudflare.com/client/v4';
+  if (config.token === '') {
+    return {
+      id,
+      status: 'SKIPPED',
+      message: 'CLOUDFLARE_API_TOKEN is not set: upgrades with maintenance routes are refused.',
+    };
+  }
+  try {
+    const response = await fetch(`${base}/user/tokens/verify`, {
+      headers: { authorization: `Bearer ${config.token}` },
+      signal: AbortSignal.timeout(limitMs),
+    });
+    if (response.ok)
+      return { id, status: 'PASSED', message: 'Cloudflare’s API answers and takes CLOUDFLARE_API_TOKEN.' };
+    if ([400, 401, 403].includes(response.status)) {
+      return {
+        id,
+        status: 'FAILED',
+        message: `Cloudflare refuses CLOUDFLARE_API_TOKEN (${response.status}).`,
+        remedy: 'Make a token with the permission Zone / Workers Routes / Edit for the zone.',
+      };
+    }
+    return {
+      id,
+      status: 'INFO',
+      message: `Cloudflare’s API at ${base} answers, but does not say whether the token is good.`,
+    };
+  } catch (error) {
+    return {
+      id,
+      status: 'WARNING',
+      message: `Cloudflare’s API at ${base} does not answer: ${messageOf(error)}.`,
+      remedy: 'Check the network; activities try again until it answers.',
+    };
+  }
+}
+
+async function within<T>(work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer in ${limitMs / 1000} s`)), limitMs);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,150 @@
+import { loadClientConnectConfig } from '@temporalio/envconfig';
+import { makeTelemetryFilterString, NativeConnection, Runtime, Worker, type LogLevel } from '@temporalio/worker';
+import { hostname } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { createActivities } from '../activities/index.ts';
+import { openStore } from '../activities/artifacts/store.ts';
+import { messageOf } from '../activities/errors.ts';
+import type { Check } from '../domain/checks.ts';
+import { UserError } from '../domain/exit-codes.ts';
+import { checkCloudflare, checkCluster, checkLinode } from './checks.ts';
+import { readWorkerConfig } from './config.ts';
+import { createLogger } from './logger.ts';
+
+/**
+ * Serves two task queues until SIGINT or SIGTERM: the shared one with workflows and most activities, and the one of the
+ * artifact folder. Activities under way get some seconds to finish; a longer one is begun again by the next worker and
+ * finds what it had done. Throws UserError for what the operator can mend.
+ */
+export async function runWorker(options: { json: boolean; level?: LogLevel }): Promise<void> {
+  const config = readWorkerConfig();
+  if (config.linodeToken === '') {
+    throw new UserError(
+      'configuration',
+      'LINODE_TOKEN is not set: no upgrade goes without a clone of its volume. Set it, where the worker runs, to a token ' +
+        'with the scopes volumes:read_write and linodes:read_only.',
+    );
+  }
+  const secrets = [
+    config.linodeToken,
+    config.cloudflareToken,
+    process.env['TEMPORAL_API_KEY'] ?? '',
+    config.notifyUrl ?? '',
+  ];
+  const logger = createLogger({ json: options.json, level: options.level ?? 'INFO', secrets });
+  installRuntime(logger, config.metrics);
+
+  for (const check of await Promise.all([
+    checkCluster(config.kubeConfig),
+    checkLinode({ token: config.linodeToken, url: config.linodeUrl }),
+    checkCloudflare({ token: config.cloudflareToken, url: config.cloudflareUrl }),
+  ])) {
+    report(check, logger);
+  }
+
+  const { connection, namespace, address } = await connect();
+  try {
+    const store = await openStore(config.artifacts);
+    const activities = createActivities(config, store);
+    const common = {
+      connection,
+      namespace,
+      identity: `pgleap@${hostname()}:${process.pid}`,
+      shutdownGraceTime: '5s',
+      // An activity that does not listen must not keep a pod from ending.
+      shutdownForceTime: '20s',
+    } as const;
+    const workers = await Promise.all([
+      Worker.create({
+        ...common,
+        taskQueue: config.taskQueue,
+        workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)),
+        activities: activities.shared,
+        maxConcurrentActivityTaskExecutions: 40,
+        maxCachedWorkflows: 50,
+      }),
+      Worker.create({
+        ...common,
+        taskQueue: store.queue,
+        activities: activities.artifacts,
+        maxConcurrentActivityTaskExecutions: 4,
+      }),
+    ]);
+    logger.info(`worker is ready: serves ${config.taskQueue} and ${store.queue} of ${namespace} at ${address}`);
+    await runAll(workers);
+    logger.info('worker has ended');
+  } finally {
+    await connection.close();
+  }
+}
+
+/** When one of them fails the other ends, too: half a worker would look healthy and let upgrades hang. */
+async function runAll(workers: Worker[]): Promise<void> {
+  let failure: unknown;
+  await Promise.all(
+    workers.map((worker) =>
+      worker.run().catch((error: unknown) => {
+        failure ??= error;
+        for (const other of workers) if (other.getState() === 'RUNNING') other.shutdown();
+      }),
+    ),
+  );
+  if (failure !== undefined) throw failure;
+}
+
+function installRuntime(logger: ReturnType<typeof createLogger>, metrics: string | undefined): void {
+  try {
+    Runtime.install({
+      logger,
+      telemetryOptions: {
+        logging: { forward: {}, filter: makeTelemetryFilterString({ core: 'WARN' }) },
+        ...(metrics === undefined
+          ? {}
+          : { metrics: { prometheus: { bindAddress: metrics, useSecondsForDurations: true } } }),
+      },
+    });
+  } catch (error) {
+    throw new UserError('configuration', `PGLEAP_METRICS=${metrics} cannot be listened on: ${messageOf(error)}`);
+  }
+}
+
+/** A FAILED check ends the worker: it would take tasks that it cannot do. */
+function report(check: Check, logger: ReturnType<typeof createLogger>): void {
+  const text = `${check.message} ${check.remedy ?? ''}`.trim();
+  if (check.status === 'FAILED') throw new UserError('unreachable', text);
+  if (check.status === 'WARNING') logger.warn(text);
+  else logger.info(text);
+}
+
+async function connect(): Promise<{ connection: NativeConnection; namespace: string; address: string }> {
+  const { connectionOptions, namespace = 'default' } = loadTemporalConfig();
+  const address = connectionOptions.address ?? 'localhost:7233';
+  let connection: NativeConnection | undefined;
+  try {
+    connection = await NativeConnection.connect(connectionOptions);
+    await connection.workflowService.describeNamespace({ namespace });
+    return { connection, namespace, address };
+  } catch (error) {
+    await connection?.close();
+    const remedy = /not ?found/i.test(messageOf(error))
+      ? `Create the namespace: temporal operator namespace create --namespace ${namespace}`
+      : 'Start one (temporal server start-dev), or set TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and TEMPORAL_API_KEY or TEMPORAL_TLS_….';
+    throw new UserError(
+      'noTemporal',
+      `No Temporal server can be used at ${address} (namespace ${namespace}): ${messageOf(error)}. ${remedy}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+function loadTemporalConfig(): ReturnType<typeof loadClientConnectConfig> {
+  try {
+    return loadClientConnectConfig();
+  } catch (error) {
+    throw new UserError('configuration', `Temporal’s configuration cannot be used: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
