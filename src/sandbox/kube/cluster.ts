@@ -8,11 +8,14 @@ import type { Runtime } from '../runtime/types.ts';
 import { createObject, patchObject } from './api.ts';
 import { makeCertificate } from './certificates.ts';
 import { startAttacher, type AttachContext } from './controllers/attach.ts';
+import { startCronJobs } from './controllers/cronjob.ts';
 import { startDeployments } from './controllers/deployment.ts';
 import { startCollector } from './controllers/gc.ts';
+import { startJobs } from './controllers/job.ts';
 import { startReplicaSets } from './controllers/replicaset.ts';
 import { startScheduler } from './controllers/scheduler.ts';
 import { startServices } from './controllers/services.ts';
+import { startStatefulSets } from './controllers/statefulset.ts';
 import { csiDriver, startVolumes } from './controllers/volumes.ts';
 import { createRecorder } from './events.ts';
 import { createExecServer } from './exec.ts';
@@ -70,6 +73,9 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     startScheduler(context),
     startReplicaSets(context),
     startDeployments(context),
+    startStatefulSets(context),
+    startJobs(context),
+    startCronJobs(context),
     startVolumes(context),
     startAttacher(context),
     startServices({ ...context, hostsFile: runtime.hostsFile }),

@@ -144,7 +144,9 @@ async function handleCollection(
   const all = store.list(info.resource, namespace).filter(selects);
   const from = Number(Buffer.from(query.get('continue') ?? '', 'base64').toString() || 0);
   const limit = number(query.get('limit') ?? '0', 'limit') || all.length;
-  const items = all.slice(from, from + limit);
+  const page = all.slice(from, from + limit);
+  // Items of a list carry no kind of their own, on which clients must not count.
+  const items = page.map(({ apiVersion: _version, kind: _kind, ...item }) => item);
   const left = all.length - from - items.length;
   const more = left > 0 ? { continue: btoa(String(from + limit)), remainingItemCount: left } : {};
   send(response, 200, { ...listKind(info), metadata: { resourceVersion: String(store.version()), ...more }, items });
