@@ -17,6 +17,15 @@ const dnsName = z
 
 const workloadKind = z.enum(['Deployment', 'StatefulSet']);
 
+/** The worker cannot read the operator's files: a path stands in the file only, and the client puts the text in. */
+const manifest = z.union([
+  z.strictObject({ name: z.string().min(1), text: z.string() }),
+  z.string().transform((path, context): { name: string; text: string } => {
+    context.addIssue(`the text of ${path}: \`pgleap spec\` prints the spec with its manifests inlined`);
+    return z.NEVER;
+  }),
+]);
+
 const database = z.strictObject({
   namespace: dnsName.describe('Namespace of the database'),
   kind: workloadKind.default('Deployment').describe('Kind of the database’s workload'),
@@ -25,9 +34,9 @@ const database = z.strictObject({
   superuser: z.string().min(1).max(63).optional().describe('Default: the container’s POSTGRES_USER, or postgres'),
   claim: dnsName.optional().describe('Default: the one PersistentVolumeClaim that the container mounts'),
   manifests: z
-    .array(z.strictObject({ name: z.string().min(1), text: z.string() }))
+    .array(manifest)
     .default([])
-    .describe('Manifest files to edit, inlined by the client from paths; empty: as it is in the cluster'),
+    .describe('Manifest files to edit: paths, relative to the spec; empty: as it is in the cluster'),
 });
 
 const target = z.strictObject({
@@ -39,13 +48,36 @@ const target = z.strictObject({
     .describe('Strategic merge patch of the workload for what the new major needs, e.g. mounts and PGDATA'),
 });
 
+const serviceKinds = ['Deployment', 'StatefulSet', 'CronJob'] as const;
+
 const service = z.strictObject({
-  kind: z.enum(['Deployment', 'StatefulSet', 'CronJob']).default('Deployment'),
+  kind: z.enum(serviceKinds).default('Deployment'),
   namespace: dnsName,
   name: dnsName,
   readOnly: z.boolean().default(false).describe('Stays up; it never writes to the database'),
-  login: z.string().min(1).max(63).optional().describe('Role a read-only service logs in with; the fence lets it through'),
+  login: z
+    .string()
+    .min(1)
+    .max(63)
+    .optional()
+    .describe('Role a read-only service logs in with; the fence lets it through'),
 });
+
+/** `web/site` is a Deployment, `databases/cronjob/backup` a CronJob. */
+const serviceShorthand = z
+  .string()
+  .regex(
+    /^[-a-z0-9]+\/(?:(?:deployment|statefulset|cronjob)\/)?[-a-z0-9.]+$/,
+    'a service such as web/site, databases/cronjob/backup or web/statefulset/queue',
+  )
+  .transform((text) => {
+    const [namespace, kind, name] = text.split('/');
+    return service.parse(
+      name === undefined
+        ? { namespace, name: kind }
+        : { namespace, kind: serviceKinds.find((known) => known.toLowerCase() === kind), name },
+    );
+  });
 
 const probe = z.strictObject({
   url: z.url({ protocol: /^https?$/ }),
@@ -58,31 +90,52 @@ const maintenance = z.strictObject({
   patterns: z.array(z.string().min(1)).min(1).describe('Route patterns, e.g. example.com/*'),
   marker: z.string().default('x-maintenance').describe('Header by which the maintenance Worker’s answer is recognised'),
   probes: z.array(probe).default([]).describe('URLs that show whether maintenance mode is on'),
-  takeOver: z.boolean().default(false).describe('Allow a pattern that already has another Worker to be replaced for the time'),
+  takeOver: z
+    .boolean()
+    .default(false)
+    .describe('Allow a pattern that already has another Worker to be replaced for the time'),
 });
 
-const gate = z.strictObject({
-  policy: z.enum(['manual', 'auto']).default('manual'),
-  timeLimit: duration.optional().describe('After this time the gate answers as docs/gates.md says; default: never'),
-  remind: duration.default('30m'),
-});
+/** `begin: auto` is short for `begin: { policy: auto }`; what is left out has the gate's own default. */
+function gate(defaults: { timeLimit: string; remind: string }) {
+  const policy = z.enum(['manual', 'auto']);
+  const full = z.strictObject({
+    policy: policy.default('manual'),
+    timeLimit: z
+      .union([duration, z.literal('never')])
+      .default(defaults.timeLimit)
+      .transform((text) => (text === 'never' ? undefined : text))
+      .optional()
+      .describe('After this time the gate answers as docs/gates.md says'),
+    remind: duration.default(defaults.remind).describe('How often people are reminded'),
+  });
+  return z.union([full, policy.transform((chosen) => full.parse({ policy: chosen }))]).prefault({});
+}
 
 export const specSchema = z.strictObject({
   database,
   target,
-  services: z.array(service).default([]).describe('Everything that uses the database, in any namespace'),
-  maintenance: maintenance.nullable().default(null).describe('Cloudflare routes for the time of the upgrade; null: none'),
+  services: z
+    .array(z.union([service, serviceShorthand]))
+    .default([])
+    .describe('Everything that uses the database, in any namespace'),
+  maintenance: maintenance
+    .nullable()
+    .default(null)
+    .describe('Cloudflare routes for the time of the upgrade; null: none'),
   clone: z
-    .strictObject({ label: z.string().optional().describe('Default: pgleap-<upgrade id>-<claim>, within 32 characters') })
+    .strictObject({
+      label: z.string().optional().describe('Default: pgleap-<upgrade id>-<claim>, within 32 characters'),
+    })
     .default({}),
   strategy: z.enum(['runbook']).default('runbook'),
   rehearse: z.boolean().default(false).describe('Dump and import once with services up, to predict the downtime'),
   gates: z
     .strictObject({
-      begin: gate.default({ policy: 'manual', timeLimit: '1d', remind: '30m' }),
-      replace: gate.default({ policy: 'manual', remind: '5m' }),
-      reopen: gate.default({ policy: 'manual', remind: '5m' }),
-      cleanup: gate.default({ policy: 'manual', timeLimit: '14d', remind: '1d' }),
+      begin: gate({ timeLimit: '1d', remind: '30m' }),
+      replace: gate({ timeLimit: 'never', remind: '5m' }),
+      reopen: gate({ timeLimit: 'never', remind: '5m' }),
+      cleanup: gate({ timeLimit: '14d', remind: '1d' }),
     })
     .prefault({}),
   approvers: z.array(z.string().min(1)).default([]).describe('Names that may answer gates; empty: anybody'),
@@ -98,3 +151,8 @@ export const specSchema = z.strictObject({
 
 /** The spec with every default filled in. */
 export type Spec = z.output<typeof specSchema>;
+
+/** The JSON Schema of what people write, for editors and for messages. */
+export function specJsonSchema(): z.core.JSONSchema.JSONSchema {
+  return z.toJSONSchema(specSchema, { io: 'input' });
+}
