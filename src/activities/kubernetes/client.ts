@@ -1,0 +1,269 @@
+import {
+  createConfiguration,
+  HttpMethod,
+  ServerConfiguration,
+  wrapHttpLibrary,
+  type KubeConfig,
+  type RequestContext,
+  type ResponseContext,
+  type V1ConfigMap,
+  type V1CronJob,
+  type V1Deployment,
+  type V1Job,
+  type V1Lease,
+  type V1Namespace,
+  type V1PersistentVolume,
+  type V1PersistentVolumeClaim,
+  type V1Pod,
+  type V1ReplicaSet,
+  type V1Secret,
+  type V1Service,
+  type V1StatefulSet,
+  type V1StorageClass,
+  type V1VolumeAttachment,
+  type V2HorizontalPodAutoscaler,
+} from '@kubernetes/client-node';
+import { abortSignal } from '../context.ts';
+import { isFailure } from '../errors.ts';
+import { fromResponse, unreachable } from './failures.ts';
+
+/*
+ * One client for the API server: the SDK's kubeconfig, authentication and transport, and its types, but plain JSON instead
+ * of its generated calls. Those drop fields that they do not know (a template is put back as it was, whole), send JSON
+ * patches unless told otherwise, and have no time limit.
+ */
+
+/** An SDK type as it comes over the wire: times are strings. */
+export type Json<T> = T extends Date
+  ? string
+  : T extends readonly (infer Item)[]
+    ? Json<Item>[]
+    : T extends object
+      ? { [Key in keyof T]: Json<T[Key]> }
+      : T;
+
+interface Types {
+  Namespace: V1Namespace;
+  Pod: V1Pod;
+  Service: V1Service;
+  Secret: V1Secret;
+  ConfigMap: V1ConfigMap;
+  PersistentVolumeClaim: V1PersistentVolumeClaim;
+  PersistentVolume: V1PersistentVolume;
+  Deployment: V1Deployment;
+  StatefulSet: V1StatefulSet;
+  ReplicaSet: V1ReplicaSet;
+  Job: V1Job;
+  CronJob: V1CronJob;
+  StorageClass: V1StorageClass;
+  VolumeAttachment: V1VolumeAttachment;
+  Lease: V1Lease;
+  HorizontalPodAutoscaler: V2HorizontalPodAutoscaler;
+}
+
+export type Kind = keyof Types;
+export type Resource<K extends Kind> = Json<Types[K]>;
+
+const paths: Record<Kind, readonly [group: string, resource: string, namespaced: boolean]> = {
+  Namespace: ['/api/v1', 'namespaces', false],
+  Pod: ['/api/v1', 'pods', true],
+  Service: ['/api/v1', 'services', true],
+  Secret: ['/api/v1', 'secrets', true],
+  ConfigMap: ['/api/v1', 'configmaps', true],
+  PersistentVolumeClaim: ['/api/v1', 'persistentvolumeclaims', true],
+  PersistentVolume: ['/api/v1', 'persistentvolumes', false],
+  Deployment: ['/apis/apps/v1', 'deployments', true],
+  StatefulSet: ['/apis/apps/v1', 'statefulsets', true],
+  ReplicaSet: ['/apis/apps/v1', 'replicasets', true],
+  Job: ['/apis/batch/v1', 'jobs', true],
+  CronJob: ['/apis/batch/v1', 'cronjobs', true],
+  StorageClass: ['/apis/storage.k8s.io/v1', 'storageclasses', false],
+  VolumeAttachment: ['/apis/storage.k8s.io/v1', 'volumeattachments', false],
+  Lease: ['/apis/coordination.k8s.io/v1', 'leases', true],
+  HorizontalPodAutoscaler: ['/apis/autoscaling/v2', 'horizontalpodautoscalers', true],
+};
+
+/** Which object: without a namespace for those that have none. */
+export interface ObjectName {
+  namespace?: string | undefined;
+  name: string;
+}
+
+export interface Kube {
+  kc: KubeConfig;
+  /** Throws NotFound. */
+  get<K extends Kind>(kind: K, at: ObjectName): Promise<Resource<K>>;
+  /** undefined when there is none of that name. */
+  find<K extends Kind>(kind: K, at: ObjectName): Promise<Resource<K> | undefined>;
+  /** All of them, page by page; of all namespaces when none is given. */
+  list<K extends Kind>(kind: K, where?: { namespace?: string; labels?: string }): Promise<Resource<K>[]>;
+  /** Conflict when the name is taken. */
+  create<K extends Kind>(kind: K, object: Partial<Resource<K>>): Promise<Resource<K>>;
+  /** Replaces the object; Conflict when its resourceVersion is no longer current. */
+  replace<K extends Kind>(kind: K, object: Resource<K>): Promise<Resource<K>>;
+  /** A JSON merge patch unless `strategic`. A `metadata.resourceVersion` in it makes it conditional. */
+  patch<K extends Kind>(
+    kind: K,
+    at: ObjectName,
+    body: object,
+    options?: { strategic?: boolean; dryRun?: boolean },
+  ): Promise<Resource<K>>;
+  /** Deletes only the object of that uid; one that is gone already is no error. Does not wait. */
+  remove(kind: Kind, at: ObjectName, uid: string, options?: { graceSeconds?: number }): Promise<void>;
+  /** Any other path of the API, as JSON: versions, custom resources. undefined when it is not found. */
+  read(path: string): Promise<unknown>;
+  /** A container's log; undefined when there is none (yet). */
+  log(
+    at: ObjectName,
+    options: { container: string; tailLines?: number; sinceTime?: string; previous?: boolean },
+  ): Promise<string | undefined>;
+}
+
+const requestMs = 20_000;
+/** How long connections and credentials are used before the kubeconfig is asked for them again. */
+const credentialsMs = 5 * 60_000;
+
+/** Makes the client of the kubeconfig's current cluster. Nothing is sent yet. */
+export function createKube(kc: KubeConfig): Kube {
+  const server = kc.getCurrentCluster()?.server ?? '';
+  const transport = createConfiguration().httpApi;
+  const configuration = createConfiguration({
+    baseServer: new ServerConfiguration(server, {}),
+    authMethods: { default: kc },
+    httpApi: wrapHttpLibrary({ send: (request) => transport.send(request).toPromise() }),
+  });
+  let pool: { dispatcher: ReturnType<RequestContext['getDispatcher']>; until: number } | undefined;
+
+  async function send(
+    request: RequestContext,
+  ): Promise<{ code: number; body: string; headers: Record<string, string> }> {
+    await configuration.authMethods.default?.applySecurityAuthentication(request);
+    // The SDK opens a new connection pool for every request, and a TLS handshake with it.
+    if (pool === undefined || pool.until < Date.now()) {
+      pool = { dispatcher: request.getDispatcher(), until: Date.now() + credentialsMs };
+    }
+    if (pool.dispatcher !== undefined) request.setDispatcher(pool.dispatcher);
+    const cancelled = abortSignal();
+    const limit = AbortSignal.timeout(requestMs);
+    request.setSignal(cancelled === undefined ? limit : AbortSignal.any([limit, cancelled]));
+    try {
+      const response: ResponseContext = await configuration.httpApi.send(request).toPromise();
+      return { code: response.httpStatusCode, body: await response.body.text(), headers: response.headers };
+    } catch (error) {
+      cancelled?.throwIfAborted();
+      throw unreachable(kc, error);
+    }
+  }
+
+  async function call(
+    method: HttpMethod,
+    path: string,
+    options: { query?: Record<string, string | undefined>; body?: object; type?: string; accept?: string } = {},
+  ): Promise<string> {
+    const build = () => {
+      const request = configuration.baseServer.makeRequestContext(path, method);
+      request.setHeaderParam('Accept', options.accept ?? 'application/json');
+      request.setHeaderParam('User-Agent', 'pgleap');
+      for (const [name, value] of Object.entries(options.query ?? {})) {
+        if (value !== undefined) request.setQueryParam(name, value);
+      }
+      if (options.body !== undefined) {
+        request.setHeaderParam('Content-Type', options.type ?? 'application/json');
+        request.setBody(JSON.stringify(options.body));
+      }
+      return request;
+    };
+    const answer = await send(build()).catch((error: unknown) => {
+      // A kept connection that the server has just closed: reading again is safe.
+      if (method === HttpMethod.GET && isFailure(error, 'Unreachable')) return send(build());
+      throw error;
+    });
+    if (answer.code >= 200 && answer.code < 300) return answer.body;
+    throw fromResponse(answer.code, answer.body, answer.headers, `${method} ${path}`);
+  }
+
+  async function get<K extends Kind>(kind: K, at: ObjectName): Promise<Resource<K>> {
+    return JSON.parse(await call(HttpMethod.GET, pathOf(kind, at)));
+  }
+
+  return {
+    kc,
+    get,
+    find: (kind, at) => orUndefined(get(kind, at)),
+    async list<K extends Kind>(kind: K, where: { namespace?: string; labels?: string } = {}) {
+      const items: Resource<K>[] = [];
+      let next: string | undefined;
+      do {
+        const page: { items: Resource<K>[]; metadata?: { continue?: string } } = JSON.parse(
+          await call(HttpMethod.GET, pathOf(kind, { namespace: where.namespace }), {
+            query: { limit: '500', labelSelector: where.labels, continue: next },
+          }),
+        );
+        items.push(...page.items);
+        next = page.metadata?.continue === '' ? undefined : page.metadata?.continue;
+      } while (next !== undefined);
+      return items;
+    },
+    async create(kind, object) {
+      const [group] = paths[kind];
+      const body = { apiVersion: group.replace(/^\/apis?\//, ''), kind, ...object };
+      const path = pathOf(kind, { namespace: object.metadata?.namespace });
+      return JSON.parse(await call(HttpMethod.POST, path, { body, query: { fieldManager: 'pgleap' } }));
+    },
+    async replace(kind, object) {
+      const path = pathOf(kind, { namespace: object.metadata?.namespace, name: object.metadata?.name ?? '' });
+      return JSON.parse(await call(HttpMethod.PUT, path, { body: object, query: { fieldManager: 'pgleap' } }));
+    },
+    async patch(kind, at, body, options = {}) {
+      const type =
+        options.strategic === true ? 'application/strategic-merge-patch+json' : 'application/merge-patch+json';
+      const query = { fieldManager: 'pgleap', dryRun: options.dryRun === true ? 'All' : undefined };
+      return JSON.parse(await call(HttpMethod.PATCH, pathOf(kind, at), { body, type, query }));
+    },
+    async remove(kind, at, uid, options = {}) {
+      const body = {
+        apiVersion: 'v1',
+        kind: 'DeleteOptions',
+        preconditions: { uid },
+        propagationPolicy: 'Background',
+        ...(options.graceSeconds === undefined ? {} : { gracePeriodSeconds: options.graceSeconds }),
+      };
+      await orUndefined(call(HttpMethod.DELETE, pathOf(kind, at), { body }));
+    },
+    read: async (path) => {
+      const text = await orUndefined(call(HttpMethod.GET, path));
+      return text === undefined ? undefined : JSON.parse(text);
+    },
+    async log(at, { container, tailLines, sinceTime, previous }) {
+      const query = {
+        container,
+        tailLines: tailLines === undefined ? undefined : String(tailLines),
+        sinceTime,
+        previous: previous === true ? 'true' : undefined,
+        limitBytes: '400000',
+      };
+      try {
+        return await call(HttpMethod.GET, `${pathOf('Pod', at)}/log`, { query, accept: '*/*' });
+      } catch (error) {
+        // 400: the container waits to start, or has no previous run.
+        if (isFailure(error, 'NotFound', 'Refused')) return undefined;
+        throw error;
+      }
+    },
+  };
+}
+
+function pathOf(kind: Kind, at: { namespace?: string | undefined; name?: string }): string {
+  const [group, resource, namespaced] = paths[kind];
+  const scope = namespaced && at.namespace !== undefined ? `/namespaces/${at.namespace}` : '';
+  return `${group}${scope}/${resource}${at.name === undefined ? '' : `/${at.name}`}`;
+}
+
+async function orUndefined<T>(answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (isFailure(error, 'NotFound')) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,191 @@
+import type { World } from '../../domain/facts.ts';
+import type { Undo } from '../../domain/undo.ts';
+import type { ClusterActivities, UndoActivities } from '../types.ts';
+import { fail, isFailure } from '../errors.ts';
+import type { Kube, Resource } from './client.ts';
+import { checkCluster, isOurs, names, strange, upgradeLabel } from './identity.ts';
+
+/** The head of a journal, its key `upgrade`. */
+export interface JournalHead {
+  upgradeId: string;
+  workflowId: string;
+  planHash: string;
+  summary: string;
+  startedAt: string;
+  /** Set just before the commit point: undoing from here on loses what services wrote. */
+  committedAt: string | null;
+  /** null while the upgrade is under way. */
+  outcome: string | null;
+  closedAt: string | null;
+}
+
+export interface JournalEntry {
+  undo: Undo;
+  undoneAt: string | null;
+}
+
+export interface Journal {
+  name: string;
+  head: JournalHead;
+  /** In the order of the changes; undo from the last one back. */
+  entries: JournalEntry[];
+}
+
+/** Reads a journal back, for people and programs that undo without Temporal. undefined when it is no journal. */
+export function parseJournal(map: Resource<'ConfigMap'>): Journal | undefined {
+  const { upgrade, ...rest } = map.data ?? {};
+  if (upgrade === undefined) return undefined;
+  const keys = Object.keys(rest).filter((key) => key.startsWith('undo.'));
+  return {
+    name: map.metadata?.name ?? '',
+    head: JSON.parse(upgrade),
+    entries: keys.sort().map((key): JournalEntry => JSON.parse(rest[key] ?? '')),
+  };
+}
+
+/** All journals of a namespace, open ones and closed ones. */
+export async function listJournals(kube: Kube, namespace: string): Promise<Journal[]> {
+  const maps = await kube.list('ConfigMap', { namespace, labels: upgradeLabel });
+  return maps.map(parseJournal).filter((journal) => journal !== undefined);
+}
+
+export function createJournalActivities(
+  kube: Kube,
+): Pick<
+  ClusterActivities,
+  'takeLease' | 'beginJournal' | 'journalUndo' | 'journalUndone' | 'journalCommit' | 'closeJournal'
+> &
+  Pick<UndoActivities, 'releaseLease'> {
+  /** Changes the journal's data under its resourceVersion, again if somebody was faster. */
+  async function change(world: World, edit: (journal: Journal) => Record<string, object>): Promise<void> {
+    await checkCluster(kube, world);
+    const at = { namespace: world.namespace, name: names.journal(world.upgradeId) };
+    for (let attempt = 1; ; attempt += 1) {
+      const map = await kube.get('ConfigMap', at);
+      const journal = parseJournal(map);
+      if (journal === undefined || !isOurs(map, world))
+        throw strange('ConfigMap', at, 'is not the journal of this upgrade');
+      const changes = edit(journal);
+      if (Object.keys(changes).length === 0) return;
+      const data = Object.fromEntries(Object.entries(changes).map(([key, value]) => [key, JSON.stringify(value)]));
+      try {
+        await kube.patch('ConfigMap', at, { metadata: { resourceVersion: map.metadata?.resourceVersion }, data });
+        return;
+      } catch (error) {
+        if (!isFailure(error, 'Conflict') || attempt === 5) throw error;
+      }
+    }
+  }
+
+  async function changeHead(world: World, edit: (head: JournalHead) => Partial<JournalHead>): Promise<void> {
+    await change(world, ({ head }) => {
+      const changed = { ...head, ...edit(head) };
+      return JSON.stringify(changed) === JSON.stringify(head) ? {} : { upgrade: changed };
+    });
+  }
+
+  return {
+    async takeLease({ world, workload, workflowId }) {
+      await checkCluster(kube, world);
+      const name = names.lease(workload);
+      try {
+        await kube.create('Lease', {
+          metadata: {
+            namespace: world.namespace,
+            name,
+            labels: { [upgradeLabel]: world.upgradeId },
+          },
+          spec: { holderIdentity: workflowId, acquireTime: microTime(new Date()) },
+        });
+      } catch (error) {
+        if (!isFailure(error, 'Conflict')) throw error;
+        const lease = await kube.find('Lease', { namespace: world.namespace, name });
+        if (lease !== undefined && isOurs(lease, world)) return;
+        throw fail('Locked', lockedBy(workload, world.namespace, lease));
+      }
+    },
+
+    async releaseLease({ world, workload }) {
+      await checkCluster(kube, world);
+      const at = { namespace: world.namespace, name: names.lease(workload) };
+      const lease = await kube.find('Lease', at);
+      if (lease !== undefined && isOurs(lease, world)) await kube.remove('Lease', at, lease.metadata?.uid ?? '');
+    },
+
+    async beginJournal({ world, workflowId, planHash, summary }) {
+      await checkCluster(kube, world);
+      const at = { namespace: world.namespace, name: names.journal(world.upgradeId) };
+      const head: JournalHead = {
+        upgradeId: world.upgradeId,
+        workflowId,
+        planHash,
+        summary,
+        startedAt: world.startedAt,
+        committedAt: null,
+        outcome: null,
+        closedAt: null,
+      };
+      try {
+        await kube.create('ConfigMap', {
+          metadata: { ...at, labels: { [upgradeLabel]: world.upgradeId, 'app.kubernetes.io/managed-by': 'pgleap' } },
+          data: { upgrade: JSON.stringify(head) },
+        });
+      } catch (error) {
+        if (!isFailure(error, 'Conflict')) throw error;
+        const map = await kube.get('ConfigMap', at);
+        if (!isOurs(map, world)) throw strange('ConfigMap', at, 'exists, but is not of this upgrade');
+      }
+    },
+
+    async journalUndo({ world, undos }) {
+      await change(world, ({ entries }) => {
+        const changes: Record<string, JournalEntry> = {};
+        let next = entries.length;
+        for (const undo of undos) {
+          const at = entries.findIndex((entry) => entry.undo.id === undo.id);
+          changes[keyOf(at === -1 ? next++ : at)] = { undo, undoneAt: null };
+        }
+        return changes;
+      });
+    },
+
+    async journalUndone({ world, undoId }) {
+      await change(world, ({ entries }) => {
+        const at = entries.findIndex((entry) => entry.undo.id === undoId);
+        const entry = entries[at];
+        if (entry === undefined || entry.undoneAt !== null) return {};
+        return { [keyOf(at)]: { ...entry, undoneAt: new Date().toISOString() } };
+      });
+    },
+
+    async journalCommit({ world }) {
+      await changeHead(world, (head) => ({ committedAt: head.committedAt ?? new Date().toISOString() }));
+    },
+
+    async closeJournal({ world, outcome }) {
+      await changeHead(world, (head) => ({
+        outcome,
+        closedAt: head.outcome === outcome ? head.closedAt : new Date().toISOString(),
+      }));
+    },
+  };
+}
+
+export function lockedBy(workload: { name: string }, namespace: string, lease: Resource<'Lease'> | undefined): string {
+  const holder = lease?.spec?.holderIdentity ?? 'an unknown holder';
+  const since = lease?.spec?.acquireTime === undefined ? '' : ` since ${lease.spec.acquireTime}`;
+  return (
+    `${workload.name} in ${namespace} is being upgraded by ${holder} (upgrade ${lease?.metadata?.labels?.[upgradeLabel] ?? 'unknown'})${since}: ` +
+    `it holds the lease ${names.lease(workload)}. If that upgrade is over, undo what it left with \`pgleap recover\` first`
+  );
+}
+
+/** Entries are never removed, so an entry's place is its number. */
+function keyOf(index: number): string {
+  return `undo.${String(index + 1).padStart(4, '0')}`;
+}
+
+/** Kubernetes' MicroTime wants six digits. */
+function microTime(date: Date): string {
+  return date.toISOString().replace(/(\.\d{3})Z$/, '$1000Z');
+}
