@@ -250,7 +250,7 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
           `The clone ${describe(found)} is attached to Linode ${found.linode_id}: somebody uses it. Detach it or keep it.`,
         );
       }
-      // One that is being made cannot be deleted yet.
+      // One that is being made may not be deletable yet.
       if (found.status === 'creating') await untilActive(found.id);
       await remove(found.id);
     },

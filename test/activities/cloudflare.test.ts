@@ -196,6 +196,10 @@ describe('inspectRoutes', () => {
   });
 });
 
+function setWith(options: { baseUrl?: string; timeoutMs?: number }): Promise<void> {
+  return run(() => make(options).setRoute({ world, route: fresh, script: 'maintenance' }));
+}
+
 describe('setRoute and restoreRoute', () => {
   test('a pattern without a route gets one, and none again', async () => {
     await set(fresh);
@@ -251,6 +255,14 @@ describe('setRoute and restoreRoute', () => {
     await sdk.workers.routes.update(made?.id ?? '', { zone_id: zone, pattern, script: 'shop' });
     await restore(fresh);
     expect(await standing()).toEqual([[pattern, 'shop']]);
+  });
+
+  test('a route that is gone at the moment of its removal is removed', async () => {
+    const result = [{ id: 'a'.repeat(32), pattern, script: 'maintenance' }];
+    const body = { success: true, errors: [], messages: [], result };
+    proxy.next({ when: (method) => method === 'GET', instead: { status: 200, body } });
+    await restore(fresh);
+    expect(proxy.seen.map((line) => line.split(' ')[0])).toEqual(['GET', 'DELETE', 'GET']);
   });
 
   test('every answer may be lost: the next attempt finds it done', async () => {
@@ -316,10 +328,8 @@ describe('setRoute and restoreRoute', () => {
   });
 
   test('nobody there, and nobody in time', async () => {
-    const tried = (options: object) =>
-      run(() => make(options).setRoute({ world, route: fresh, script: 'maintenance' }));
-    await failureOf(tried({ baseUrl: 'http://127.0.0.1:1/client/v4' }), 'Unreachable', [TOKEN]);
-    await failureOf(tried({ timeoutMs: 1 }), 'Unreachable', [TOKEN]);
+    await failureOf(setWith({ baseUrl: 'http://127.0.0.1:1/client/v4' }), 'Unreachable', [TOKEN]);
+    await failureOf(setWith({ timeoutMs: 1 }), 'Unreachable', [TOKEN]);
   });
 
   test('sends no other credential that the environment happens to have', async () => {
@@ -335,9 +345,7 @@ describe('setRoute and restoreRoute', () => {
     const port = typeof address === 'object' ? address?.port : 0;
     process.env['CLOUDFLARE_API_KEY'] = 'ambient-key';
     process.env['CLOUDFLARE_EMAIL'] = 'ambient@example.test';
-    const tried = run(() =>
-      make({ baseUrl: `http://127.0.0.1:${port}` }).setRoute({ world, route: fresh, script: 'maintenance' }),
-    );
+    const tried = setWith({ baseUrl: `http://127.0.0.1:${port}` });
     await failureOf(tried, 'Unreachable', [TOKEN]);
     delete process.env['CLOUDFLARE_API_KEY'];
     delete process.env['CLOUDFLARE_EMAIL'];

@@ -263,6 +263,8 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
     delete(id) {
       const { volume } = find(id);
       if (volume.linode_id !== null) throw new Refusal(400, 'Volume must be detached before it can be deleted');
+      // Not documented; the stricter of the two possible answers is the safer one to be tried against.
+      if (volume.status === 'creating') throw new Refusal(400, 'Volume is being created');
       kept.delete(id);
       rmSync(join(stateDir, String(id)), { recursive: true, force: true });
       event('volume_delete', volume);
