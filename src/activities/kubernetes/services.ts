@@ -1,0 +1,215 @@
+import type { ServiceFact, World, WorkloadKind } from '../../domain/facts.ts';
+import { lastDue } from '../../domain/cron.ts';
+import { redact } from '../../domain/redact.ts';
+import { poll } from '../context.ts';
+import { fail, isFailure } from '../errors.ts';
+import type { ClusterActivities, UndoActivities } from '../types.ts';
+import type { Kube, Resource } from './client.ts';
+import { checkCluster, getRecorded, getWorkload, strange } from './identity.ts';
+import {
+  annotations,
+  awaitNoPods,
+  awaitReady,
+  isReady,
+  marked,
+  podsOf,
+  scale,
+  unmarked,
+  type Workload,
+} from './workloads.ts';
+
+/** How long one attempt waits for replicas to become ready; the activity is retried and waits on. */
+const readyMs = 5 * 60_000;
+/** A rollback does not fail because a service is slow, or was broken before. */
+const restoredMs = 60_000;
+
+const suspicious =
+  /\b(error|fatal|panic|critical|exception|traceback|segfault|refused|cannot connect|could not connect|authentication failed|does not exist)\b/i;
+const harmless = /\b(0 errors?|no errors?|errors?[=: ]+0|error_?log|level=(info|debug))\b/i;
+
+export function createServiceActivities(
+  kube: Kube,
+): Pick<ClusterActivities, 'stopService' | 'startService' | 'suspendCronJob' | 'resumeCronJob' | 'observeService'> &
+  Pick<UndoActivities, 'restoreService' | 'restoreCronJob'> {
+  /**
+   * Sets the count that the service had, if pgleap stopped it; what is not marked as stopped is left as it is. An HPA that
+   * took over meanwhile keeps its own count.
+   */
+  async function bringBack(world: World, service: ServiceFact): Promise<{ kind: WorkloadKind; replicas: number }> {
+    const kind = workloadKind(service);
+    const workload = await getWorkload(kube, world, { ...service, kind });
+    const now = workload.spec?.replicas ?? 1;
+    if (marked(workload, world, annotations.stoppedAt) === undefined) return { kind, replicas: now };
+    const wanted = service.hpa !== null && now > 0 ? now : (service.replicas ?? 1);
+    await scale(kube, { ...service, kind }, wanted, unmarked);
+    return { kind, replicas: wanted };
+  }
+
+  async function getCronJob(world: World, service: ServiceFact): Promise<Resource<'CronJob'>> {
+    await checkCluster(kube, world);
+    return await getRecorded(kube, 'CronJob', service, service.uid);
+  }
+
+  /** Puts `suspend` back and takes the marks off; says since when it was suspended by pgleap. */
+  async function unsuspend(world: World, service: ServiceFact): Promise<{ cron: Resource<'CronJob'>; since?: string }> {
+    const cron = await getCronJob(world, service);
+    const since = marked(cron, world, annotations.stoppedAt);
+    if (since === undefined) return { cron };
+    await kube.patch('CronJob', service, {
+      metadata: { annotations: unmarked },
+      spec: { suspend: service.suspended ?? false },
+    });
+    return { cron, since };
+  }
+
+  return {
+    async stopService({ world, service }) {
+      const kind = workloadKind(service);
+      const workload = await getWorkload(kube, world, { ...service, kind });
+      const now = workload.spec?.replicas ?? 1;
+      let at = marked(workload, world, annotations.stoppedAt);
+      if (at === undefined) {
+        at = new Date().toISOString();
+        if (now !== service.replicas && service.hpa === null) {
+          throw strange(kind, service, `has ${now} replicas, planned were ${service.replicas}`);
+        }
+        if (now > 0) {
+          await scale(kube, { ...service, kind }, 0, {
+            [annotations.upgrade]: world.upgradeId,
+            [annotations.before]: `replicas=${service.replicas}`,
+            [annotations.stoppedAt]: at,
+          });
+        }
+      } else if (now !== 0) {
+        await scale(kube, { ...service, kind }, 0);
+      }
+      await awaitNoPods(kube, workload);
+      return { at };
+    },
+
+    async startService({ world, service }) {
+      const { kind, replicas } = await bringBack(world, service);
+      if (replicas !== service.replicas && service.hpa === null) {
+        throw strange(
+          kind,
+          service,
+          `has ${replicas} replicas that pgleap did not set; planned were ${service.replicas}`,
+        );
+      }
+      await awaitReady(kube, { ...service, kind }, readyMs);
+      return { at: new Date().toISOString() };
+    },
+
+    async restoreService({ world, service }) {
+      const { kind } = await bringBack(world, service);
+      try {
+        await awaitReady(kube, { ...service, kind }, restoredMs);
+      } catch (error) {
+        if (!isFailure(error, 'NotReady')) throw error;
+      }
+    },
+
+    async suspendCronJob({ world, service }) {
+      const cron = await getCronJob(world, service);
+      const suspended = cron.spec?.suspend ?? false;
+      if (marked(cron, world, annotations.stoppedAt) === undefined) {
+        if (suspended !== (service.suspended ?? false)) {
+          throw strange('CronJob', service, `has suspend: ${suspended}, planned was ${service.suspended}`);
+        }
+        if (!suspended) {
+          await kube.patch('CronJob', service, {
+            metadata: {
+              annotations: {
+                [annotations.upgrade]: world.upgradeId,
+                [annotations.before]: 'suspend=false',
+                [annotations.stoppedAt]: new Date().toISOString(),
+              },
+            },
+            spec: { suspend: true },
+          });
+        }
+      }
+      const running = async () => {
+        const jobs = await kube.list('Job', { namespace: service.namespace });
+        return jobs.filter(
+          (job) =>
+            job.metadata?.ownerReferences?.some((one) => one.uid === service.uid) === true &&
+            (job.status?.active ?? 0) > 0,
+        );
+      };
+      let jobs = await running();
+      const atFirst = jobs.length;
+      const done = await poll(
+        async () => {
+          jobs = await running();
+          return jobs.length === 0 ? true : undefined;
+        },
+        { timeoutMs: 15 * 60_000, maxMs: 1000 },
+      );
+      if (done === undefined) {
+        const names = jobs.map((job) => job.metadata?.name).join(', ');
+        throw fail('NotStopped', `Job ${names} of CronJob ${service.namespace}/${service.name} is still running`);
+      }
+      return { runningJobs: atFirst };
+    },
+
+    async resumeCronJob({ world, service }) {
+      const { cron, since } = await unsuspend(world, service);
+      if (since === undefined || service.suspended === true || cron.spec === undefined) return { missed: null };
+      const { schedule, timeZone, startingDeadlineSeconds } = cron.spec;
+      const now = new Date();
+      const due = lastDue(schedule, new Date(since), now, timeZone ?? 'UTC');
+      if (due === undefined) return { missed: null };
+      const late = (now.getTime() - due.getTime()) / 1000;
+      const starts = startingDeadlineSeconds === undefined || late <= startingDeadlineSeconds;
+      const name = `${service.namespace}/${service.name}`;
+      return {
+        missed: starts
+          ? `${name} missed its run of ${due.toISOString()}; Kubernetes starts it now`
+          : `${name} missed its run of ${due.toISOString()}, and it is too late for Kubernetes to start it: kubectl -n ${service.namespace} create job --from=cronjob/${service.name} ${service.name}-missed`,
+      };
+    },
+
+    async restoreCronJob({ world, service }) {
+      await unsuspend(world, service);
+    },
+
+    async observeService({ world, service, since }) {
+      const kind = workloadKind(service);
+      const workload: Workload = await getWorkload(kube, world, { ...service, kind });
+      const pods = await podsOf(kube, workload);
+      const restarts = pods.reduce((sum, pod) => sum + restartsSince(pod, since), 0);
+      const problems = new Set<string>();
+      for (const pod of pods.slice(0, 5)) {
+        for (const { name } of pod.spec?.containers ?? []) {
+          const at = { namespace: service.namespace, name: pod.metadata?.name ?? '' };
+          const log = (await kube.log(at, { container: name, sinceTime: since, tailLines: 500 })) ?? '';
+          for (const line of log.split('\n')) {
+            if (suspicious.test(line) && !harmless.test(line))
+              problems.add(`${at.name}: ${redact(line.trim()).slice(0, 200)}`);
+          }
+        }
+      }
+      const wanted = workload.spec?.replicas ?? 1;
+      return {
+        ready: pods.filter(isReady).length >= wanted,
+        restarts,
+        logProblems: [...problems].slice(0, 5),
+      };
+    },
+  };
+}
+
+/** Exact for pods younger than `since`; of older ones the status tells only whether there was one. */
+function restartsSince(pod: Resource<'Pod'>, since: string): number {
+  const young = Date.parse(pod.status?.startTime ?? '') >= Date.parse(since) - 1000;
+  return (pod.status?.containerStatuses ?? []).reduce((sum, { restartCount, lastState }) => {
+    if (young) return sum + restartCount;
+    return sum + (Date.parse(lastState?.terminated?.finishedAt ?? '') >= Date.parse(since) ? 1 : 0);
+  }, 0);
+}
+
+function workloadKind(service: ServiceFact): WorkloadKind {
+  if (service.kind === 'CronJob') throw fail('Refused', `CronJob ${service.namespace}/${service.name} has no replicas`);
+  return service.kind;
+}
