@@ -1,0 +1,124 @@
+import { Client, Connection, isGrpcDeadlineError, isGrpcServiceError } from '@temporalio/client';
+import { loadClientConnectConfig } from '@temporalio/envconfig';
+import { UserError } from '../domain/exit-codes.ts';
+
+/** A connection to Temporal, configured as the `temporal` command is: environment, then its configuration file. */
+export interface Session {
+  client: Client;
+  address: string;
+  namespace: string;
+  /** The shared task queue of pgleap's workers. */
+  taskQueue: string;
+  close: () => Promise<void>;
+}
+
+/** How long a worker may take to answer a message or a query. */
+const patienceMs = 10_000;
+
+/** Throws UserError `noTemporal` with what to do about it. */
+export async function connect(options: { address?: string } = {}): Promise<Session> {
+  const { connectionOptions, namespace = 'default' } = loadConfig();
+  const address = options.address ?? connectionOptions.address ?? 'localhost:7233';
+  const { tls, apiKey, metadata } = connectionOptions;
+  let connection: Connection | undefined;
+  try {
+    connection = await Connection.connect({
+      address,
+      connectTimeout: 5000,
+      ...(tls === undefined ? {} : { tls }),
+      ...(apiKey === undefined ? {} : { apiKey }),
+      ...(metadata === undefined ? {} : { metadata }),
+    });
+    await connection.withDeadline(Date.now() + 5000, () =>
+      connection!.workflowService.describeNamespace({ namespace }),
+    );
+  } catch (error) {
+    await connection?.close();
+    throw noTemporal(error, address, namespace);
+  }
+  return {
+    client: new Client({ connection, namespace }),
+    address,
+    namespace,
+    taskQueue: process.env['PGLEAP_TASK_QUEUE'] || 'pgleap',
+    close: () => connection.close(),
+  };
+}
+
+function loadConfig(): ReturnType<typeof loadClientConnectConfig> {
+  try {
+    return loadClientConnectConfig();
+  } catch (error) {
+    throw new UserError('noTemporal', `Temporal’s configuration cannot be used: ${text(error)}`, { cause: error });
+  }
+}
+
+function noTemporal(error: unknown, address: string, namespace: string): UserError {
+  const code = isGrpcServiceError(error) ? error.code : null;
+  if (code === 5) {
+    return new UserError(
+      'noTemporal',
+      `Temporal’s server at ${address} has no namespace ${namespace}. Create it: ` +
+        `temporal operator namespace create --namespace ${namespace}; or set TEMPORAL_NAMESPACE.`,
+    );
+  }
+  if (code === 7 || code === 16) {
+    return new UserError(
+      'noTemporal',
+      `Temporal’s server at ${address} refuses these credentials for namespace ${namespace}. ` +
+        'Check TEMPORAL_API_KEY, TEMPORAL_TLS_… and TEMPORAL_NAMESPACE.',
+    );
+  }
+  return new UserError(
+    'noTemporal',
+    `No Temporal server answers at ${address} (${text(error)}). Start one, for example: ` +
+      'temporal server start-dev --db-filename temporal.db; or set TEMPORAL_ADDRESS to the one you have.',
+  );
+}
+
+/**
+ * Runs one request that a worker has to answer. Without a bound the SDK would ask for ever: after 10 s this throws
+ * UserError `noWorker`, which says whether a worker was seen at all.
+ */
+export async function bounded<T>(session: Session, what: string, request: () => Promise<T>): Promise<T> {
+  try {
+    return await session.client.withDeadline(Date.now() + patienceMs, request);
+  } catch (error) {
+    if (!isLate(error)) throw error;
+    throw noWorker(session, `did not ${what} within ${patienceMs / 1000} s`);
+  }
+}
+
+function isLate(error: unknown): boolean {
+  if (isGrpcDeadlineError(error)) return true;
+  if (!(error instanceof Error)) return false;
+  return error.name === 'WorkflowUpdateRPCTimeoutOrCancelledError' || isLate(error.cause);
+}
+
+/** Throws UserError `noWorker` when nobody has asked the task queue for work lately. */
+export async function requireWorker(session: Session): Promise<void> {
+  if ((await countWorkers(session)) === 0) throw noWorker(session, 'is there');
+}
+
+/** Workers that asked the shared task queue for workflow tasks in the last two minutes; one that was killed still counts. */
+export async function countWorkers({ client, namespace, taskQueue }: Session): Promise<number> {
+  const found = await client.withDeadline(Date.now() + patienceMs, () =>
+    client.workflowService.describeTaskQueue({ namespace, taskQueue: { name: taskQueue } }),
+  );
+  const recent = Date.now() - 120_000;
+  return (found.pollers ?? []).filter((poller) => Number(poller.lastAccessTime?.seconds ?? 0) * 1000 > recent).length;
+}
+
+function noWorker({ taskQueue, namespace, address }: Session, what: string): UserError {
+  return new UserError(
+    'noWorker',
+    `No pgleap worker ${what} on task queue ${taskQueue} of namespace ${namespace} at ${address}. ` +
+      'Start one where it reaches the cluster (pgleap worker), or set PGLEAP_TASK_QUEUE to the queue it serves.',
+  );
+}
+
+function text(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { cause } = error;
+  return cause instanceof Error && cause.message !== error.message ? cause.message : error.message;
+}
