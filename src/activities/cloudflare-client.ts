@@ -9,7 +9,7 @@ export interface CloudflareConfig {
   baseUrl?: string;
   /** Read at every request, so that a rotated token is used at once. */
   token: () => string | undefined;
-  /** For one request. Default 30 s. */
+  /** For one request. Default 12 s. */
   timeoutMs?: number;
 }
 
@@ -51,7 +51,7 @@ export function routesClient(config: CloudflareConfig): RoutesClient {
     const client = new Cloudflare({
       apiToken: token,
       baseURL: config.baseUrl ?? 'https://api.cloudflare.com/client/v4',
-      timeout: config.timeoutMs ?? 30_000,
+      timeout: config.timeoutMs ?? 12_000,
       // The SDK would repeat also what is not safe to repeat, and a 409. Temporal retries, after another look.
       maxRetries: 0,
       // Otherwise the SDK takes them from the environment and sends them along.

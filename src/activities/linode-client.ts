@@ -12,7 +12,7 @@ export interface LinodeConfig {
   baseUrl?: string;
   /** Read at every request, so that a rotated token is used at once. */
   token: () => string | undefined;
-  /** For one request; the SDK itself would wait for ever. Default 30 s. */
+  /** For one request; the SDK itself would wait for ever. Default 12 s: two in a row fit in a heartbeat timeout. */
   timeoutMs?: number;
 }
 
@@ -35,7 +35,7 @@ baseRequest.interceptors.request.use((request) => {
   if (call === undefined || token === undefined || token === '') {
     throw fail('AccessDenied', 'There is no Linode API token. Set LINODE_TOKEN where the worker runs.');
   }
-  const { baseUrl = SDK_BASE_URL, timeoutMs = 30_000 } = call.config;
+  const { baseUrl = SDK_BASE_URL, timeoutMs = 12_000 } = call.config;
   request.url = (request.url ?? '').replace(SDK_BASE_URL, baseUrl.replace(/\/+$/, ''));
   request.headers.set('Authorization', `Bearer ${token}`);
   request.timeout = timeoutMs;

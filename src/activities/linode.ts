@@ -222,6 +222,7 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
       const standing = await findByLabel(label);
       if (standing) assertOurs(standing, world, volume);
       const clone = standing ?? (await makeClone(world, volume, label));
+      announce(label);
       try {
         await tag(clone, world.upgradeId);
       } catch (error) {

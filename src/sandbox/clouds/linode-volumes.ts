@@ -27,11 +27,11 @@ const keptSchema = z.object({
 });
 
 /** A volume as the Linode API shows it. Times are UTC without a zone, as there; `size` is in GB. */
-export type LinodeVolume = z.infer<typeof volumeSchema>;
+type LinodeVolume = z.infer<typeof volumeSchema>;
 
 type Kept = z.infer<typeof keptSchema>;
 
-export interface LinodeEvent {
+interface LinodeEvent {
   id: number;
   action: string;
   created: string;
