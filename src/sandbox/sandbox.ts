@@ -77,7 +77,7 @@ export async function startSandbox(
       log,
     });
     closers.push(() => cloudflare.close());
-    await buildWorld(access, cluster.apply, options);
+    await buildWorld(access, (objects) => cluster.apply(objects), options);
     const address = {
       kubeconfig: cluster.kubeconfigPath,
       linode: { url: linode.url, token: linode.token },

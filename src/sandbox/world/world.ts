@@ -123,6 +123,8 @@ export async function writeSpec(folder: string, options: { from: 15 | 16; siteUr
   await writeFile(join(folder, 'postgres.yaml'), await postgresManifest(options.from));
   const spec = parseDocument(await manifests('upgrade.yaml'));
   spec.setIn(['maintenance', 'probes', 0, 'url'], `${options.siteUrl}/`);
+  // Nobody waits for a week in front of a sandbox.
+  spec.set('retention', '1s');
   const file = join(folder, 'upgrade.yaml');
   await writeFile(file, spec.toString({ lineWidth: 0 }));
   return file;

@@ -1,0 +1,142 @@
+/**
+ * All that the demo runs on, held by a process of its own: Temporal's development server, the sandbox, a worker. It outlives the demo
+ * only when told to (`--keep`), and otherwise takes everything down when the demo ends, however it ends.
+ */
+import { fork, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { parseArgs } from 'node:util';
+import { startTemporal } from '../../client/temporal-server.ts';
+import type { SandboxAddress } from '../sandbox.ts';
+
+/** What the stage tells the demo. */
+export type StageMessage =
+  { kind: 'part'; name: string; seconds: number } | { kind: 'ready'; stage: Stage } | { kind: 'problem'; text: string };
+
+export interface Stage {
+  temporal: { address: string; uiUrl: string | null };
+  sandbox: SandboxAddress;
+  /** Environment of the worker, without which no other command finds this world. */
+  env: Record<string, string>;
+  pid: number;
+  folder: string;
+}
+
+const root = join(import.meta.dirname, '..', '..', '..');
+const closers: (() => Promise<void>)[] = [];
+let closing: Promise<void> | undefined;
+let keep = false;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      from: { type: 'string', default: '16' },
+      size: { type: 'string', default: '20' },
+      artifacts: { type: 'string', default: 'artifacts' },
+    },
+  });
+  const folder = await mkdtemp(join(tmpdir(), 'pgleap-demo-'));
+  closers.push(() => rm(folder, { recursive: true, force: true }));
+  const [temporal, sandbox] = await Promise.all([
+    timed('Temporal’s development server', async () => {
+      const server = await startTemporal();
+      closers.push(() => server.close());
+      return { address: server.address, uiUrl: server.uiUrl };
+    }),
+    timed('a Kubernetes cluster, block storage, a website’s zone, and the services in them', () =>
+      startSandboxProcess(folder, ['--state', join(folder, 'sandbox'), '--from', values.from, '--size', values.size]),
+    ),
+  ]);
+  const env = {
+    TEMPORAL_ADDRESS: temporal.address,
+    KUBECONFIG: sandbox.kubeconfig,
+    LINODE_API_URL: sandbox.linode.url,
+    LINODE_TOKEN: sandbox.linode.token,
+    CLOUDFLARE_API_URL: sandbox.cloudflare.url,
+    CLOUDFLARE_API_TOKEN: sandbox.cloudflare.token,
+    PGLEAP_ARTIFACTS: values.artifacts,
+  };
+  startWorker(folder, env);
+  tell({ kind: 'ready', stage: { temporal, sandbox, env, pid: process.pid, folder } });
+}
+
+async function timed<T>(name: string, work: () => Promise<T>): Promise<T> {
+  const started = performance.now();
+  const result = await work();
+  tell({ kind: 'part', name, seconds: (performance.now() - started) / 1000 });
+  return result;
+}
+
+async function startSandboxProcess(folder: string, args: string[]): Promise<SandboxAddress> {
+  const child = fork(join(root, 'src', 'sandbox', 'main.ts'), args, { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+  closers.push(() => ended(child));
+  const problems: string[] = [];
+  child.stderr?.pipe(createWriteStream(join(folder, 'sandbox.log')));
+  child.stderr?.on('data', (chunk: Buffer) => problems.push(chunk.toString()));
+  if (child.stdout === null) throw new Error('the sandbox has no output');
+  for await (const line of createInterface({ input: child.stdout })) {
+    const address: SandboxAddress = JSON.parse(line);
+    return address;
+  }
+  throw new Error(problems.join('').trim().split('\n').at(-1) ?? 'The sandbox ended at once.');
+}
+
+function startWorker(folder: string, env: Record<string, string>): void {
+  const log = createWriteStream(join(folder, 'worker.log'));
+  const worker = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), 'worker'], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  closers.push(() => ended(worker));
+  const last: string[] = [];
+  for (const stream of [worker.stdout, worker.stderr]) {
+    stream.pipe(log, { end: false });
+    stream.on('data', (chunk: Buffer) => last.push(...chunk.toString().split('\n').filter(Boolean)));
+    stream.on('data', () => last.splice(0, last.length - 3));
+  }
+  worker.once('exit', (code) => {
+    if (closing === undefined) tell({ kind: 'problem', text: `The worker ended with ${code}: ${last.join(' ')}` });
+  });
+}
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exit = once(child, 'exit');
+  child.kill('SIGTERM');
+  const late = setTimeout(() => child.kill('SIGKILL'), 30_000);
+  await exit;
+  clearTimeout(late);
+}
+
+function tell(message: StageMessage): void {
+  if (process.connected) process.send?.(message);
+}
+
+/** In the reverse order of their start: the worker first, while what it talks to still answers. */
+async function close(): Promise<void> {
+  closing ??= (async () => {
+    for (const one of closers.splice(0).reverse()) await one().catch(() => {});
+  })();
+  await closing;
+  process.exit();
+}
+
+process.on('SIGTERM', () => void close());
+process.on('SIGINT', () => void close());
+process.on('message', (message) => {
+  if (message === 'keep') keep = true;
+});
+process.on('disconnect', () => {
+  if (!keep) void close();
+});
+
+try {
+  await main();
+} catch (error) {
+  tell({ kind: 'problem', text: error instanceof Error ? error.message : String(error) });
+  await close();
+}
