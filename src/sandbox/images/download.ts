@@ -37,7 +37,17 @@ export async function announced<T>(what: string, work: () => Promise<T>): Promis
  * Makes `target` by letting `build` fill a neighbouring temporary directory and renaming what it returns. Whoever is
  * interrupted leaves nothing under the final name; of two builders at once the first to finish wins.
  */
-export async function buildOnce(target: string, build: (scratch: string) => Promise<string>): Promise<string> {
+export function buildOnce(target: string, build: (scratch: string) => Promise<string>): Promise<string> {
+  const already = underWay.get(target);
+  if (already !== undefined) return already;
+  const made = buildAside(target, build).finally(() => underWay.delete(target));
+  underWay.set(target, made);
+  return made;
+}
+
+const underWay = new Map<string, Promise<string>>();
+
+async function buildAside(target: string, build: (scratch: string) => Promise<string>): Promise<string> {
   if (existsSync(target)) return target;
   await mkdir(dirname(target), { recursive: true });
   const scratch = await mkdtemp(`${target}.part-`);
@@ -67,9 +77,8 @@ async function checked(path: string, integrity: string, name: string): Promise<s
 }
 
 function reasonOf(error: unknown): string {
-  const { stderr, message } = error as { stderr?: string; message?: string };
-  const lines = (stderr || message || String(error)).trim().split('\n');
-  return lines.slice(-3).join(' ');
+  const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : '';
+  return (text || String(error)).trim().split('\n').slice(-3).join(' ');
 }
 
 /** Fetches one npm package as a tarball. Nothing of the package is run. */

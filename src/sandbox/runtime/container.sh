@@ -27,7 +27,8 @@ END
 
 cd "$layers"
 mount -n -a -T "$fstab"
-printf '%s' "$name" >"$root/proc/sys/kernel/hostname"
+# In a user namespace only the system call works, not the file.
+hostname "$name" 2>/dev/null || printf '%s' "$name" >"$root/proc/sys/kernel/hostname"
 cd "$root"
 pivot_root . .old
 cd /

@@ -1,4 +1,4 @@
-import { existsSync, lstatSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync } from 'node:fs';
 import { chmod, chown, mkdir, readlink, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type Image, NOBODY_USER, POSTGRES_USER, ROOT_USER } from '../images/catalog.ts';
@@ -16,8 +16,8 @@ interface RootPlan {
   mounts: Mount[];
   hostname: string;
   hostsFile: string;
-  /** Owners cannot be given away without the right to; then everything stays ours. */
-  mayChown: boolean;
+  /** Nothing can be given another owner, and flags of the host's mounts must be repeated. */
+  rootless: boolean;
 }
 
 /** fstab(5) separates by white space and escapes it in octal. */
@@ -25,10 +25,27 @@ function escaped(path: string): string {
   return path.replace(/[\s\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`);
 }
 
+/** A user namespace may not remount without the flags that the host's own mount of that path has. */
+function lockedFlags(path: string): string[] {
+  let best = '';
+  let flags: string[] = [];
+  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
+    const [, , , , point = '', options = ''] = line.split(' ');
+    const holds = point === '/' || path === point || path.startsWith(`${point}/`);
+    if (!holds || point.length < best.length) continue;
+    best = point;
+    flags = options.split(',').filter((flag) => /^(nosuid|nodev|noexec|noatime|nodiratime|relatime)$/.test(flag));
+  }
+  return flags;
+}
+
+function depthOf(path: string): number {
+  return path.split('/').filter((part) => part !== '').length;
+}
+
 /** Shallow targets first: a mount must not hide one that was made below it before. */
 function shallowFirst(mounts: Mount[]): Mount[] {
-  const depth = (mount: Mount): number => mount.target.split('/').filter((part) => part !== '').length;
-  return [...mounts].sort((a, b) => depth(a) - depth(b));
+  return [...mounts].sort((a, b) => depthOf(a.target) - depthOf(b.target));
 }
 
 /**
@@ -71,7 +88,8 @@ export async function prepareRoot(plan: RootPlan): Promise<string> {
     `shm ${escaped(inRoot('dev/shm'))} tmpfs nosuid,nodev,mode=1777,size=64m 0 0`,
   ];
   const bind = (source: string, target: string, readOnly: boolean): void => {
-    lines.push(`${escaped(source)} ${escaped(inRoot(target))} none bind${readOnly ? ',ro' : ''} 0 0`);
+    const options = readOnly ? ['bind', 'ro', ...(plan.rootless ? lockedFlags(source) : [])] : ['bind'];
+    lines.push(`${escaped(source)} ${escaped(inRoot(target))} none ${options.join(',')} 0 0`);
   };
 
   // Nothing of /usr is private but sources that someone may keep there.
@@ -97,7 +115,7 @@ export async function prepareRoot(plan: RootPlan): Promise<string> {
   bind(join(image.layer, 'lib', 'postgresql'), 'usr/lib/postgresql', true);
   for (const { path, mode, owner } of image.directories) {
     await mkdir(inRoot(path), { recursive: true });
-    if (plan.mayChown) await chown(inRoot(path), owner.uid, owner.gid);
+    if (!plan.rootless) await chown(inRoot(path), owner.uid, owner.gid);
     await chmod(inRoot(path), mode);
   }
 

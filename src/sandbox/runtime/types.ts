@@ -1,4 +1,5 @@
 import type { ChildProcess } from 'node:child_process';
+import type { Duplex } from 'node:stream';
 
 /** A directory or file of the host that a container sees under `target`. */
 export interface Mount {
@@ -46,7 +47,7 @@ export class ImageNotFound extends Error {}
 export interface Runtime {
   start(spec: ContainerSpec): Promise<RunningContainer>;
   /** Opens a byte stream to a TCP port on the pod network, from the host's side. */
-  connect(ip: string, port: number): Promise<import('node:stream').Duplex>;
+  connect(ip: string, port: number): Promise<Duplex>;
   /** The file that all containers see as /etc/hosts. The kubelet keeps Service names in it. */
   hostsFile: string;
   /** Ends every container and takes the namespaces down. */
