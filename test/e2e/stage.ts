@@ -1,0 +1,165 @@
+/** What the end-to-end tests run on: one sandbox a test, workers that can be killed, and a client that answers gates. */
+import { fork, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KubeConfig } from '@kubernetes/client-node';
+import { connect, countWorkers, type Session } from '../../src/client/connection.ts';
+import { readSpecFile } from '../../src/client/spec-file.ts';
+import { describeUpgrade, sendMessage, startUpgrade, upgradeStatus } from '../../src/client/upgrades.ts';
+import type { GateName } from '../../src/domain/phases.ts';
+import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
+import type { SandboxAddress } from '../../src/sandbox/sandbox.ts';
+import { openAccess, type Access } from '../../src/sandbox/world/access.ts';
+
+const root = join(import.meta.dirname, '..', '..');
+
+export interface Stage {
+  sandbox: SandboxAddress;
+  access: Access;
+  session: Session;
+  artifacts: string;
+  /** A worker as the operator runs it; resolves when it asks for work. */
+  startWorker(): Promise<ChildProcess>;
+  close(): Promise<void>;
+}
+
+export async function raiseStage(temporal: string, from: 15 | 16, sizeMb: number): Promise<Stage> {
+  const folder = await mkdtemp(join(tmpdir(), 'pgleap-e2e-'));
+  const closers: (() => Promise<unknown>)[] = [() => rm(folder, { recursive: true, force: true })];
+  const close = async () => {
+    for (const one of closers.splice(0).reverse()) await one();
+  };
+  try {
+    const sandboxProcess = fork(
+      join(root, 'src', 'sandbox', 'main.ts'),
+      ['--state', join(folder, 'sandbox'), '--from', String(from), '--size', String(sizeMb)],
+      { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] },
+    );
+    closers.push(() => end(sandboxProcess));
+    const sandbox = await firstLine(sandboxProcess);
+    const artifacts = join(folder, 'artifacts');
+    const env = {
+      ...process.env,
+      TEMPORAL_ADDRESS: temporal,
+      KUBECONFIG: sandbox.kubeconfig,
+      LINODE_API_URL: sandbox.linode.url,
+      LINODE_TOKEN: sandbox.linode.token,
+      CLOUDFLARE_API_URL: sandbox.cloudflare.url,
+      CLOUDFLARE_API_TOKEN: sandbox.cloudflare.token,
+      PGLEAP_ARTIFACTS: artifacts,
+    };
+    const session = await connect({ address: temporal });
+    closers.push(() => session.close());
+    const kubeConfig = new KubeConfig();
+    kubeConfig.loadFromFile(sandbox.kubeconfig);
+    return {
+      sandbox,
+      access: openAccess(kubeConfig),
+      session,
+      artifacts,
+      async startWorker() {
+        const worker = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), 'worker'], {
+          env,
+          stdio: ['ignore', 'ignore', 'pipe'],
+        });
+        let log = '';
+        worker.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
+        closers.push(() => end(worker));
+        const deadline = Date.now() + 60_000;
+        while (!log.includes('worker is ready')) {
+          if (worker.exitCode !== null || Date.now() > deadline) throw new Error(`no worker: ${log.slice(-2000)}`);
+          await sleep(100);
+        }
+        while ((await countWorkers(session)) === 0) await sleep(100);
+        return worker;
+      },
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function firstLine(child: ChildProcess): Promise<SandboxAddress> {
+  if (child.stdout === null) throw new Error('no output');
+  for await (const line of createInterface({ input: child.stdout })) {
+    const address: SandboxAddress = JSON.parse(line);
+    return address;
+  }
+  throw new Error('the sandbox did not start');
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exit = once(child, 'exit');
+  child.kill('SIGTERM');
+  await exit;
+}
+
+export async function start(stage: Stage): Promise<string> {
+  const { input, spec } = await readSpecFile(stage.sandbox.upgradeSpec);
+  return (await startUpgrade(stage.session, input, spec)).workflowId;
+}
+
+/**
+ * Waits until gate `name` is open. Fails at once when the upgrade is parked or ends, with what it said.
+ */
+export async function reachGate(stage: Stage, workflowId: string, name: GateName): Promise<UpgradeStatus> {
+  return follow(stage, workflowId, `gate ${name}`, (status) => openGate(status)?.name === name);
+}
+
+export async function follow(
+  stage: Stage,
+  workflowId: string,
+  what: string,
+  reached: (status: UpgradeStatus) => boolean,
+): Promise<UpgradeStatus> {
+  for (;;) {
+    const status = await upgradeStatus(stage.session, workflowId);
+    if (reached(status)) return status;
+    const { park, stage: is } = status;
+    if (park !== null) throw new Error(`parked in ${park.phase} before ${what}: ${park.type}: ${park.message}`);
+    if (is === 'ended') throw new Error(`ended before ${what}: ${status.ending?.why ?? ''}`);
+    await sleep(200);
+  }
+}
+
+/** Answers a gate with the evidence that it shows. */
+export async function answer(
+  stage: Stage,
+  workflowId: string,
+  name: GateName,
+  message: 'approve' | 'reject' = 'approve',
+): Promise<UpgradeStatus> {
+  const status = await reachGate(stage, workflowId, name);
+  const evidence = openGate(status)?.evidence?.hash ?? '';
+  await sendMessage(stage.session, workflowId, message, { gate: name, by: 'e2e', evidence });
+  return status;
+}
+
+/** Resolves when the server says that `activity` runs and has measured something, so that a kill lands inside it. */
+export async function duringActivity(stage: Stage, workflowId: string, activity: string): Promise<void> {
+  const deadline = Date.now() + 90_000;
+  for (;;) {
+    const { activities, state } = await describeUpgrade(stage.session, workflowId);
+    if (activities.some(({ name, at }) => name === activity && at !== null)) return;
+    if (state !== 'RUNNING' || Date.now() > deadline) throw new Error(`${activity} was never seen running`);
+    await sleep(20);
+  }
+}
+
+export async function kill(worker: ChildProcess): Promise<void> {
+  const exit = once(worker, 'exit');
+  worker.kill('SIGKILL');
+  await exit;
+}
+
+/** An artifact's text, e.g. a fingerprint. */
+export async function artifactText(stage: Stage, status: UpgradeStatus, name: string): Promise<string> {
+  return readFile(join(stage.artifacts, status.upgradeId, name), 'utf8');
+}
