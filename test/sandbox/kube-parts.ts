@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { KubeConfig } from '@kubernetes/client-node';
+import { KubeConfig, type V1Container, type V1DeploymentStrategy, type V1PodSpec } from '@kubernetes/client-node';
 import { startCluster, type Cluster } from '../../src/sandbox/kube/cluster.ts';
 import type { BlockVolume, Volumes } from '../../src/sandbox/kube/volumes.ts';
 import { ImageNotFound, type Runtime } from '../../src/sandbox/runtime/types.ts';
@@ -22,7 +22,9 @@ async function plainRuntime(stateDir: string): Promise<Runtime> {
       const log = openSync(logPath, 'a');
       const [program = '', ...rest] = [...command, ...args];
       // What a container would see under a path, it finds here by name.
-      const seen = Object.fromEntries(mounts.map((mount) => [`MOUNT${mount.target.replaceAll('/', '_')}`, mount.source]));
+      const seen = Object.fromEntries(
+        mounts.map((mount) => [`MOUNT${mount.target.replaceAll('/', '_')}`, mount.source]),
+      );
       const all = { PATH: process.env['PATH'], ...env, ...seen };
       const child = spawn(program, rest, { env: all, stdio: ['ignore', log, log], detached: true });
       closeSync(log);
@@ -110,7 +112,8 @@ export async function startWorld(): Promise<World> {
     stateDir: join(directory, 'cluster'),
     runtime: await plainRuntime(directory),
     volumes,
-    onError: (where, error) => problems.push(`${where}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`),
+    onError: (where, error) =>
+      problems.push(`${where}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`),
   });
   const config = new KubeConfig();
   config.loadFromFile(cluster.kubeconfigPath);
@@ -127,8 +130,32 @@ export async function startWorld(): Promise<World> {
   };
 }
 
+/** A Deployment of one container `main` that runs a shell script; labelled `app`. */
+export function deploymentOf(
+  name: string,
+  options: { replicas?: number; script?: string; image?: string; strategy?: V1DeploymentStrategy },
+) {
+  const { replicas = 1, script = 'exec sleep 1000', image = 'busybox:1', strategy } = options;
+  const container: V1Container = { name: 'main', image, command: ['sh', '-c', script] };
+  const containers: [V1Container] = [container];
+  const spec: V1PodSpec & { containers: [V1Container] } = { containers, terminationGracePeriodSeconds: 1 };
+  return {
+    metadata: { name },
+    spec: {
+      replicas,
+      selector: { matchLabels: { app: name } },
+      template: { metadata: { labels: { app: name } }, spec },
+      ...(strategy === undefined ? {} : { strategy }),
+    },
+  };
+}
+
 /** Asks every few milliseconds until the answer is there. Throws with the last problem after the time limit. */
-export async function eventually<T>(ask: () => Promise<T | undefined | false>, what: string, limitMs = 10_000): Promise<T> {
+export async function eventually<T>(
+  ask: () => Promise<T | undefined | false>,
+  what: string,
+  limitMs = 10_000,
+): Promise<T> {
   const end = Date.now() + limitMs;
   let problem: unknown;
   while (Date.now() < end) {

@@ -85,7 +85,11 @@ const rules: { [R in Resource]?: (object: Kinds[R]) => FieldProblem[] } = {
     }
     return problems;
   },
-  statefulsets: ({ spec }) => workloadProblems(spec),
+  statefulsets: ({ spec }) =>
+    workloadProblems(
+      spec,
+      (spec.volumeClaimTemplates ?? []).map((claim) => claim.metadata?.name ?? ''),
+    ),
   replicasets: ({ spec }) => (spec.template === undefined ? [required('spec.template')] : []),
   jobs: ({ spec }) => jobTemplateProblems(spec.template, 'spec.template'),
   cronjobs({ spec }) {
@@ -110,11 +114,13 @@ function keyProblems(field: string, data: Record<string, unknown>): FieldProblem
     );
 }
 
-function workloadProblems(spec: {
+interface WorkloadSpec {
   replicas?: number;
   selector?: Kinds['deployments']['spec']['selector'];
   template?: PodTemplate;
-}): FieldProblem[] {
+}
+
+function workloadProblems(spec: WorkloadSpec, claimed: string[] = []): FieldProblem[] {
   const problems: FieldProblem[] = [];
   if (typeof spec.replicas === 'number' && (spec.replicas < 0 || !Number.isInteger(spec.replicas))) {
     problems.push(wrong('spec.replicas', spec.replicas, 'must be greater than or equal to 0'));
@@ -125,7 +131,7 @@ function workloadProblems(spec: {
     const labels = spec.template.metadata?.labels ?? {};
     problems.push(wrong('spec.template.metadata.labels', labels, '`selector` does not match template `labels`'));
   }
-  return [...problems, ...podProblems(spec.template.spec, 'spec.template.spec')];
+  return [...problems, ...podProblems(spec.template.spec, 'spec.template.spec', claimed)];
 }
 
 function jobTemplateProblems(template: PodTemplate | undefined, field: string): FieldProblem[] {
@@ -142,10 +148,11 @@ function jobTemplateProblems(template: PodTemplate | undefined, field: string): 
   return problems;
 }
 
-function podProblems(spec: PodSpec, field: string): FieldProblem[] {
+/** `claimed` are volumes that the controller adds to the pods. */
+function podProblems(spec: PodSpec, field: string, claimed: string[] = []): FieldProblem[] {
   const containers = spec.containers ?? [];
   if (containers.length === 0) return [required(`${field}.containers`)];
-  const volumes = new Set((spec.volumes ?? []).map((volume) => volume.name));
+  const volumes = new Set([...claimed, ...(spec.volumes ?? []).map((volume) => volume.name)]);
   const names = new Set<string>();
   return containers.flatMap((container, index) =>
     containerProblems(container, `${field}.containers[${index}]`, names, volumes),
