@@ -18,3 +18,21 @@ export type Undo = {
     last: boolean;
   };
 }[keyof UndoActivities];
+
+/** An undo in an upgrade's list. */
+export type RegisteredUndo = Undo & { done: boolean };
+
+/**
+ * The order of undoing: last change first, but what is marked `last` after all others. Neighbours that are undone by the same
+ * activity were changed at once, and are put back at once: a dozen services need not wait for each other.
+ */
+export function undoOrder(undos: readonly RegisteredUndo[]): RegisteredUndo[][] {
+  const open = undos.filter(({ done }) => !done).reverse();
+  const groups: RegisteredUndo[][] = [];
+  for (const undo of [...open.filter(({ last }) => !last), ...open.filter(({ last }) => last)]) {
+    const group = groups.at(-1);
+    if (group?.[0]?.activity === undo.activity) group.push(undo);
+    else groups.push([undo]);
+  }
+  return groups;
+}

@@ -1,0 +1,277 @@
+/**
+ * State to Markdown: the page that Temporal's Web UI shows as an upgrade's current details. It is written for somebody who
+ * knows nothing of pgleap and is asked at night to say yes or no. Only CommonMark and tables: the UI renders nothing else.
+ */
+import { gates, phases, type GateName } from './phases.ts';
+import { versionText } from './versions.ts';
+import {
+  gateWaitSeconds,
+  openGate,
+  secondsBetween,
+  type EvidenceItem,
+  type GateRow,
+  type PhaseRow,
+  type UpgradeStatus,
+} from './state.ts';
+
+/** Text of the world inside Markdown: no line breaks, table borders or markup of its own. */
+function plain(text: string): string {
+  return text
+    .replaceAll(/\s+/g, ' ')
+    .replaceAll(/[\\`*_[\]<>|#]/g, String.raw`\$&`)
+    .trim();
+}
+
+function clock(iso: string): string {
+  return `${iso.slice(11, 19)} UTC`;
+}
+
+/** Seconds as people say them: `8.2 s`, `3 min 20 s`, `2 h 5 min`. */
+export function duration(seconds: number): string {
+  if (seconds < 60) return `${Math.round(seconds * 10) / 10} s`;
+  const whole = Math.round(seconds);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}
+
+function amount(value: number, unit: string): string {
+  if (unit !== 'bytes') return `${value.toLocaleString('en-US')} ${unit}`;
+  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let scaled = value;
+  let index = 0;
+  while (scaled >= 1024 && index < units.length - 1) {
+    scaled /= 1024;
+    index += 1;
+  }
+  return `${index === 0 ? scaled : scaled.toFixed(1)} ${units[index]}`;
+}
+
+function subject(status: UpgradeStatus): string {
+  const facts = status.plan?.facts;
+  if (!facts) return status.workflowId;
+  const { workload } = facts.cluster.database;
+  const to = status.gathered.candidate?.versionNum;
+  const toText = to === undefined ? (facts.targetMajor ?? 'a newer version') : versionText(to);
+  return `PostgreSQL ${versionText(facts.source.versionNum)} to ${toText}, ${workload.namespace}/${workload.name}`;
+}
+
+function running(status: UpgradeStatus): string {
+  const names = status.phases.filter(({ state }) => state === 'running').map(({ name }) => name);
+  const says = phases.filter(({ name }) => names.includes(name)).map(({ name, says: text }) => `${name} (${text})`);
+  return says.length > 0 ? `working on ${says.join(' and ')}` : 'working';
+}
+
+/** One sentence: where the upgrade is, and what it waits for. */
+export function headline(status: UpgradeStatus): string {
+  const { result, ending, park } = status;
+  const gate = openGate(status);
+  if (status.stage === 'ended') {
+    if (result?.ok) return 'Upgraded. Nothing is waited for.';
+    if (result) return `Rolled back: everything is as it was before. ${result.why ?? ''}`;
+    return `Stopped: ${ending?.why ?? 'it failed'}`;
+  }
+  if (park && park.action === null) {
+    return park.phase === 'rollback'
+      ? 'Going back has stopped: something failed that trying again did not mend. It waits for a person to say what to do.'
+      : `Phase ${park.phase} failed and trying again did not mend it. It waits for a person to say what to do.`;
+  }
+  if (status.stage === 'rolling-back') return `Going back to how everything was before. ${ending?.why ?? ''}`;
+  if (gate) {
+    const asks = gates.find(({ name }) => name === gate.name)?.asks ?? '';
+    return `Waiting for a person’s yes or no at gate ${gate.name}: ${asks}`;
+  }
+  if (status.stage === 'waiting' && status.retentionEndsAt !== null) {
+    return `Upgraded. The old volume and its clone are kept until ${status.retentionEndsAt.slice(0, 16).replace('T', ' ')} UTC; then a person is asked whether to remove them.`;
+  }
+  return `Under way, ${running(status)}. Nothing is waited for.`;
+}
+
+function services(status: UpgradeStatus): string {
+  const { from, to } = status.downtime;
+  if (status.committedAt !== null && to !== null && from !== null) {
+    return `Services were down for ${duration(secondsBetween(from, to))}, of which ${duration(gateWaitSeconds(status, to))} was waiting for people.`;
+  }
+  if (from !== null && to === null) return `**Services have been down since ${clock(from)}.**`;
+  if (from === null) return 'Services are up.';
+  return `Services were down for ${duration(secondsBetween(from, to ?? from))}.`;
+}
+
+function code(lines: string[]): string {
+  return ['```', ...lines, '```'].join('\n');
+}
+
+/** The command that sends one message with the plain `temporal` tool. */
+export function temporalCommand(workflowId: string, name: string, input: Record<string, unknown>): string {
+  return `temporal workflow update execute --workflow-id '${workflowId}' --name ${name} --input '${JSON.stringify(input)}'`;
+}
+
+const you = 'YOUR NAME';
+
+function answers(status: UpgradeStatus, gate: GateRow): string[] {
+  const evidence = gate.evidence?.hash ?? '';
+  const input = { gate: gate.name, by: you, evidence };
+  const ways = (name: 'approve' | 'reject') =>
+    code([
+      temporalCommand(status.workflowId, name, input),
+      '# or',
+      `pgleap ${name} '${status.workflowId}' --gate ${gate.name} --by '${you}' --evidence ${evidence}`,
+    ]);
+  return [
+    '## What to type',
+    `To say **yes** (${yes[gate.name]}):`,
+    ways('approve'),
+    `To say **no** (${no[gate.name]}):`,
+    ways('reject'),
+    silence(status, gate.name),
+  ];
+}
+
+const yes: Record<GateName, string> = {
+  begin: 'services go down and the upgrade begins',
+  replace: 'the database gets a new, empty volume; the old one stays untouched beside it',
+  reopen: 'the new server is opened and services start; after this there is no way back without losing writes',
+  cleanup: 'the old volume and its clone are deleted for good',
+};
+
+const no: Record<GateName, string> = {
+  begin: 'nothing goes down, and what was prepared is removed',
+  replace: 'everything goes back to how it was',
+  reopen: 'everything goes back to how it was; no write is lost',
+  cleanup: 'they are kept, and the upgrade ends',
+};
+
+function silence(status: UpgradeStatus, name: GateName): string {
+  const spec = status.spec;
+  const limit = spec?.gates[name].timeLimit;
+  const text: string[] = [];
+  if (limit !== undefined && name === 'begin') text.push(`Without an answer, the same as no after ${limit}.`);
+  else if (limit !== undefined && name === 'cleanup') text.push(`Without an answer, the same as no after ${limit}.`);
+  else text.push('Without an answer it waits, and reminds.');
+  if ((name === 'replace' || name === 'reopen') && spec?.onDowntimeExceeded === 'rollback' && spec.maxDowntime) {
+    text.push(`When services have been down for ${spec.maxDowntime}, it goes back by itself.`);
+  }
+  if (spec && spec.approvers.length > 0) text.push(`Who may answer: ${spec.approvers.map(plain).join(', ')}.`);
+  return text.join(' ');
+}
+
+function list(items: EvidenceItem[]): string[] {
+  return items.map(({ name, value }) => {
+    if (!Array.isArray(value)) return `- ${plain(name)}: ${plain(String(value))}`;
+    if (value.length === 0) return `- ${plain(name)}: none`;
+    return [`- ${plain(name)}:`, ...value.map((line) => `  - ${plain(line)}`)].join('\n');
+  });
+}
+
+function parkText(status: UpgradeStatus): string[] {
+  const { park } = status;
+  if (!park || park.action !== null) return [];
+  const means = {
+    retry: 'begin this phase again, e.g. after you mended the cause',
+    rollback: 'put everything back to how it was',
+    abort: 'stop here and change nothing more; what was changed stays changed and is listed in the journal',
+  };
+  return [
+    '## What failed',
+    `${plain(park.type)}: ${plain(park.message)}`,
+    '## What to type',
+    ...park.options.flatMap((action) => [
+      `To **${action}** (${means[action]}):`,
+      code([
+        temporalCommand(status.workflowId, 'resolve', { park: park.id, action, by: you }),
+        '# or',
+        `pgleap resolve '${status.workflowId}' --park ${park.id} --action ${action} --by '${you}'`,
+      ]),
+    ]),
+  ];
+}
+
+const stateWords: Record<PhaseRow['state'], string> = {
+  pending: '',
+  running: '**now**',
+  parked: '**failed, waits for a person**',
+  done: 'done',
+  stopped: 'stopped',
+  skipped: 'skipped',
+};
+
+function took(row: PhaseRow): string {
+  if (row.seconds !== null) return duration(row.seconds);
+  return row.startedAt === null ? '' : `since ${clock(row.startedAt)}`;
+}
+
+function phaseTable(status: UpgradeStatus): string {
+  const rows: string[] = [];
+  for (const row of status.phases) {
+    const gate = status.gates.find(({ name }) => gates.find((known) => known.name === name)?.before === row.name);
+    if (gate && gate.state !== 'pending') {
+      const state = gate.state === 'open' ? '**waiting for a person**' : `${gate.state} by ${plain(gate.by ?? '')}`;
+      const waited =
+        gate.openedAt === null
+          ? ''
+          : gate.decidedAt === null
+            ? `since ${clock(gate.openedAt)}`
+            : duration(secondsBetween(gate.openedAt, gate.decidedAt));
+      rows.push(`| gate **${gate.name}** | ${state} | ${waited} | ${plain(gate.note ?? '')} |`);
+    }
+    const says = phases.find(({ name }) => name === row.name)?.says ?? '';
+    rows.push(`| ${row.name} | ${stateWords[row.state]} | ${took(row)} | ${plain(row.note ?? says)} |`);
+  }
+  return ['| phase | state | took | what |', '|---|---|---|---|', ...rows].join('\n');
+}
+
+function progressText(status: UpgradeStatus): string[] {
+  if (status.progress.length === 0) return [];
+  const lines = status.progress.map(({ what, done, total, unit, at }) => {
+    const share = total === null || total === 0 ? 'total unknown' : `${Math.floor((done / total) * 100)} %`;
+    const of = total === null ? '' : ` of ${amount(total, unit)}`;
+    return `- ${plain(what)}: ${amount(done, unit)}${of} (${share}, measured at ${clock(at)})`;
+  });
+  return ['## Progress', ...lines];
+}
+
+function refused(status: UpgradeStatus): string[] {
+  const last = status.attempts.filter(({ accepted }) => !accepted).slice(-3);
+  if (last.length === 0) return [];
+  return [
+    '## Messages that were refused',
+    ...last.map(
+      ({ at, message, by, says }) => `- ${clock(at)}, ${plain(message)} by ${plain(by ?? 'unknown')}: ${plain(says)}`,
+    ),
+  ];
+}
+
+function rollbackHint(status: UpgradeStatus): string[] {
+  const canGoBack = status.committedAt === null && !status.ending && status.stage !== 'ended' && status.world !== null;
+  if (!canGoBack || openGate(status) || status.park) return [];
+  return ['## To stop and go back', code([temporalCommand(status.workflowId, 'rollback', { by: you })])];
+}
+
+/** The whole page. Under 20 KB for any upgrade of a few dozen services. */
+export function details(status: UpgradeStatus): string {
+  const gate = openGate(status);
+  const evidence = gate?.evidence;
+  return [
+    `**${plain(headline(status))}**`,
+    `${plain(subject(status))}. ${services(status)}`,
+    ...parkText(status),
+    ...(gate && !(status.park && status.park.action === null) ? answers(status, gate) : []),
+    ...(evidence
+      ? ['## What you should have seen', [...list(evidence.facts), ...list(evidence.shown)].join('\n')]
+      : []),
+    ...(status.notes.length > 0
+      ? [
+          '## Worth knowing',
+          status.notes
+            .slice(-10)
+            .map((note) => `- ${plain(note)}`)
+            .join('\n'),
+        ]
+      : []),
+    ...progressText(status),
+    ...refused(status),
+    '## Phases',
+    phaseTable(status),
+    ...rollbackHint(status),
+    `Upgrade ${status.upgradeId} of workflow ${plain(status.workflowId)}.`,
+  ].join('\n\n');
+}

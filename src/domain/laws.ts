@@ -1,0 +1,35 @@
+/** The laws that a workflow can check by itself, immediately before it does what cannot be taken back. */
+import { gateRow, type UpgradeStatus } from './state.ts';
+
+/** What is missing before the original volume may be replaced; empty when nothing is. */
+export function missingForReplace(status: UpgradeStatus): string[] {
+  const { dump, dumpArtifact, sourceUnchanged, trial, cloneActive } = status.gathered;
+  const retained = status.undo.some((undo) => undo.activity === 'restoreReclaimPolicy' && !undo.done);
+  const missing: string[] = [];
+  if (!dump || dumpArtifact?.sha512 !== dump.sha512) missing.push('a dump whose SHA-512 agrees on both ends');
+  if (!sourceUnchanged) missing.push('a source that did not change after the dump');
+  if (!trial?.equal || trial.dump !== dump?.sha512)
+    missing.push('a trial import of that dump with an equal fingerprint');
+  if (!cloneActive) missing.push('an active clone');
+  if (!retained) missing.push('the original volume under Retain');
+  if (gateRow(status, 'replace').state !== 'approved') missing.push('an approval of gate replace');
+  return missing;
+}
+
+/** What is missing before the target may be opened for writing. */
+export function missingForReopen(status: UpgradeStatus): string[] {
+  const { verified, restored } = status.gathered;
+  const missing: string[] = [];
+  if (!verified?.equal) missing.push('a target whose fingerprint equals the source’s');
+  if (restored?.import.unexpectedCount !== 0) missing.push('an import without unexpected errors');
+  if (gateRow(status, 'reopen').state !== 'approved') missing.push('an approval of gate reopen');
+  return missing;
+}
+
+/** What is missing before the original volume and its clone may be removed. */
+export function missingForCleanup(status: UpgradeStatus): string[] {
+  const missing: string[] = [];
+  if (status.committedAt === null) missing.push('an upgrade past its commit point');
+  if (gateRow(status, 'cleanup').state !== 'approved') missing.push('an approval of gate cleanup');
+  return missing;
+}

@@ -1,0 +1,102 @@
+/**
+ * The plan: the spec resolved against the world. Its hash covers what was asked and what was found, not what varies by the
+ * minute while services still write (sizes, times): the same plan made twice has the same hash.
+ */
+import type { Check } from './checks.ts';
+import type { BlockVolumeFact, ClusterFacts, RouteFact, SourceFacts } from './facts.ts';
+import type { Spec } from './spec.ts';
+import { canonicalHash } from './hash.ts';
+import { whyNotUpgrade } from './versions.ts';
+import { cloneLabel, isVolumeLabel } from './labels.ts';
+
+export { versionText } from './versions.ts';
+
+export interface PlanFacts {
+  cluster: ClusterFacts;
+  source: SourceFacts;
+  volume: BlockVolumeFact;
+  routes: RouteFact[];
+  /** null when the image's tag does not tell; then the candidate is asked. */
+  targetMajor: number | null;
+  artifacts: { queue: string; folder: string };
+}
+
+/** What is expected, from measured numbers only. null: nobody knows. */
+export interface Forecast {
+  /** US dollars for clone and new volume beside the old one, over the retention time. */
+  extraCost: number | null;
+  /** Seconds of downtime, known after a rehearsal only. */
+  downtimeSeconds: number | null;
+}
+
+export interface Plan {
+  /** null when a FAILED check left the facts incomplete. */
+  facts: PlanFacts | null;
+  checks: Check[];
+  forecast: Forecast;
+  /** null when facts are. */
+  hash: string | null;
+}
+
+/** Only upwards, only over a major: the check that says so. `to` is null when the image's tag does not tell. */
+export function versionCheck(from: number, to: number | null): Check {
+  const id = 'target.major';
+  if (to === null) {
+    return { id, status: 'INFO', message: 'The image’s tag does not tell its major version; the candidate will.' };
+  }
+  const why = whyNotUpgrade(from, to);
+  if (why === null) return { id, status: 'PASSED', message: `PostgreSQL ${from} to ${to}.` };
+  return {
+    id,
+    status: 'FAILED',
+    message: `${why[0]?.toUpperCase() ?? ''}${why.slice(1)}.`,
+    remedy: 'Name an image of a newer major version in target.image.',
+  };
+}
+
+/** The check that a label the operator chose suits the provider. */
+export function labelCheck(spec: Spec): Check | null {
+  const label = spec.clone.label;
+  if (label === undefined || isVolumeLabel(label)) return null;
+  return {
+    id: 'clone.label',
+    status: 'FAILED',
+    message: `clone.label ${JSON.stringify(label)} is no label for a volume.`,
+    remedy: 'Use 2 to 32 letters, digits, - and _, a letter first, without -- and __; or leave it out.',
+  };
+}
+
+/** Facts that stay the same while services still write: the part of the plan that its hash covers. */
+function lasting(spec: Spec, facts: PlanFacts): unknown {
+  const { probeMs: _probeMs, bytes: _bytes, ...source } = facts.source;
+  // A pod that was restarted between plan and start is the same database: its uid and address are compared when they are used.
+  const { pod: _pod, podIp: _podIp, ...database } = facts.cluster.database;
+  const manifests = spec.database.manifests.map((manifest) => ({
+    name: manifest.name,
+    hash: canonicalHash(manifest.text),
+  }));
+  return {
+    spec: { ...spec, database: { ...spec.database, manifests } },
+    cluster: { ...facts.cluster, database },
+    source,
+    volume: { ...facts.volume, monthlyPrice: null },
+    routes: facts.routes,
+    targetMajor: facts.targetMajor,
+  };
+}
+
+export function planHash(spec: Spec, facts: PlanFacts): string {
+  return canonicalHash(lasting(spec, facts));
+}
+
+/** US dollars for two more volumes of this size over `retentionMs`; null when the provider named no price. */
+export function extraCost(volume: BlockVolumeFact, retentionMs: number): number | null {
+  if (volume.monthlyPrice === null) return null;
+  const months = retentionMs / (30 * 86_400_000);
+  return Math.round(volume.monthlyPrice * 2 * months * 100) / 100;
+}
+
+/** The clone's label in this upgrade. */
+export function plannedCloneLabel(spec: Spec, facts: PlanFacts, upgradeId: string): string {
+  return cloneLabel(upgradeId, facts.cluster.database.claim.name, spec.clone.label);
+}

@@ -1,0 +1,316 @@
+/**
+ * The whole state of one upgrade: what query `status` returns, what details and reports are made of. Plain JSON without
+ * secrets. Times are ISO strings in UTC, as Temporal's history has them; null stands for "not yet" or "nobody knows".
+ */
+import type { Progress } from '../activities/types.ts';
+import type { Check } from './checks.ts';
+import type {
+  Artifact,
+  CandidateFact,
+  CarriedItem,
+  CloneFact,
+  DumpFact,
+  FingerprintFact,
+  ImportFact,
+  NewClaimFact,
+  ServerRef,
+  World,
+} from './facts.ts';
+import type { FailureType } from './failures.ts';
+import { gates, phases, type GateName, type PhaseName } from './phases.ts';
+import type { Plan } from './plan.ts';
+import type { Spec } from './spec.ts';
+import type { RegisteredUndo } from './undo.ts';
+
+/** `running`: work; `waiting`: at a gate or for the retention time; `parked`: a failure waits for a person. */
+export type Stage = 'running' | 'waiting' | 'parked' | 'rolling-back' | 'ended';
+
+export interface PhaseRow {
+  name: PhaseName;
+  state: 'pending' | 'running' | 'parked' | 'done' | 'stopped' | 'skipped';
+  startedAt: string | null;
+  endedAt: string | null;
+  /** From first start to end, with the time it was parked. */
+  seconds: number | null;
+  /** How often it was begun. */
+  tries: number;
+  /** What came out of it, in a few words. */
+  note: string | null;
+}
+
+export interface EvidenceItem {
+  name: string;
+  value: string | number | boolean | string[];
+}
+
+/** What a person must have seen before an answer. Only `facts` are hashed; `shown` are times and forecasts. */
+export interface Evidence {
+  hash: string;
+  facts: EvidenceItem[];
+  shown: EvidenceItem[];
+}
+
+export interface GateRow {
+  name: GateName;
+  /** `expired`: its time limit was reached and answered for the person. */
+  state: 'pending' | 'open' | 'approved' | 'rejected' | 'expired';
+  openedAt: string | null;
+  decidedAt: string | null;
+  /** A name given in the message, `policy` or `time limit`. */
+  by: string | null;
+  note: string | null;
+  evidence: Evidence | null;
+  reminders: number;
+}
+
+export type ParkAction = 'retry' | 'rollback' | 'abort';
+
+/** A failure that retries did not mend. */
+export interface Park {
+  /** `park-1`, `park-2`, …: named in `resolve`. */
+  id: string;
+  /** `end`: letting go of Lease and journal. */
+  phase: PhaseName | 'rollback' | 'end';
+  type: FailureType;
+  message: string;
+  options: ParkAction[];
+  since: string;
+  /** The answer, once there is one. */
+  action: ParkAction | null;
+  by: string | null;
+}
+
+/** One message that reached the upgrade, whatever became of it. */
+export interface Attempt {
+  at: string;
+  how: 'signal' | 'update' | 'cancel' | 'policy';
+  message: string;
+  by: string | null;
+  gate: string | null;
+  accepted: boolean;
+  /** What was answered. */
+  says: string;
+  note: string | null;
+}
+
+/** Why the upgrade stops before its end. */
+export interface Ending {
+  how: 'rollback' | 'abort' | 'refused';
+  why: string;
+  by: string | null;
+  /** For `refused`: the failure the workflow ends with. */
+  type: FailureType | null;
+}
+
+export interface TrialFact {
+  /** SHA-512 of the dump that was imported. */
+  dump: string;
+  import: ImportFact;
+  fingerprint: FingerprintFact;
+  equal: boolean;
+  logins: { tried: number; failed: string[] };
+}
+
+export interface ObservedFact {
+  sessions: number;
+  logins: string[];
+  transactionsPerSecond: number;
+  probeMs: number[];
+  /** `<namespace>/<name>: <line>`. */
+  problems: string[];
+}
+
+/** What phases measured and made. */
+export interface Gathered {
+  candidate: CandidateFact | null;
+  /** Of the candidate's server: how often it was begun anew. */
+  generation: number;
+  candidateChecks: Check[];
+  rehearsal: { dump: DumpFact; importSeconds: number } | null;
+  fence: { at: string; ended: string[] } | null;
+  dump: DumpFact | null;
+  dumpArtifact: Artifact | null;
+  sourceFingerprint: FingerprintFact | null;
+  sourceFingerprintArtifact: Artifact | null;
+  /** The fingerprint taken after the dump equals the one taken beside it. */
+  sourceUnchanged: boolean;
+  trial: TrialFact | null;
+  clone: CloneFact | null;
+  cloneActive: boolean;
+  newClaim: NewClaimFact | null;
+  target: ServerRef | null;
+  restored: { import: ImportFact; carried: CarriedItem[] } | null;
+  verified: { fingerprint: FingerprintFact; equal: boolean } | null;
+  observed: ObservedFact | null;
+  missedRuns: string[];
+  artifacts: Artifact[];
+}
+
+export interface UpgradeResult {
+  ok: boolean;
+  outcome: 'upgraded' | 'rolled-back';
+  why: string | null;
+  workflowId: string;
+  upgradeId: string;
+  strategy: Spec['strategy'];
+  /** Versions such as `16.14`; `to` is null when the target image was never asked. */
+  from: string | null;
+  to: string | null;
+  rows: number | null;
+  fingerprintsEqual: boolean;
+  servicesRestored: boolean;
+  routesRestored: boolean;
+  /** From the first service leaving its count to the last one ready again; null when none was taken down. */
+  downtimeSeconds: number | null;
+  /** How much of the downtime was waiting at gates. */
+  gateWaitSeconds: number;
+  phases: { name: PhaseName; seconds: number }[];
+  artifacts: Artifact[];
+}
+
+/** The answer of query `status`. */
+export interface UpgradeStatus {
+  workflowId: string;
+  upgradeId: string;
+  startedAt: string;
+  endedAt: string | null;
+  stage: Stage;
+  phases: PhaseRow[];
+  gates: GateRow[];
+  /** Null until preflight has resolved it; manifests are listed by name only. */
+  spec: Spec | null;
+  plan: Plan | null;
+  world: World | null;
+  gathered: Gathered;
+  /** In the order they were registered. */
+  undo: RegisteredUndo[];
+  park: Park | null;
+  /** Parks that were answered. */
+  parked: Park[];
+  attempts: Attempt[];
+  /** The newest measured progress of each long step that is under way. */
+  progress: (Progress & { at: string })[];
+  /** When the fence of the target began to be lifted: from then on rollback would lose writes. */
+  committedAt: string | null;
+  downtime: { from: string | null; to: string | null };
+  retentionEndsAt: string | null;
+  ending: Ending | null;
+  result: UpgradeResult | null;
+  /** What people should know, oldest first. */
+  notes: string[];
+}
+
+export function newStatus(workflowId: string, upgradeId: string, startedAt: string): UpgradeStatus {
+  return {
+    workflowId,
+    upgradeId,
+    startedAt,
+    endedAt: null,
+    stage: 'running',
+    phases: phases.map(({ name }) => ({
+      name,
+      state: 'pending',
+      startedAt: null,
+      endedAt: null,
+      seconds: null,
+      tries: 0,
+      note: null,
+    })),
+    gates: gates.map(({ name }) => ({
+      name,
+      state: 'pending',
+      openedAt: null,
+      decidedAt: null,
+      by: null,
+      note: null,
+      evidence: null,
+      reminders: 0,
+    })),
+    spec: null,
+    plan: null,
+    world: null,
+    gathered: {
+      candidate: null,
+      generation: 0,
+      candidateChecks: [],
+      rehearsal: null,
+      fence: null,
+      dump: null,
+      dumpArtifact: null,
+      sourceFingerprint: null,
+      sourceFingerprintArtifact: null,
+      sourceUnchanged: false,
+      trial: null,
+      clone: null,
+      cloneActive: false,
+      newClaim: null,
+      target: null,
+      restored: null,
+      verified: null,
+      observed: null,
+      missedRuns: [],
+      artifacts: [],
+    },
+    undo: [],
+    park: null,
+    parked: [],
+    attempts: [],
+    progress: [],
+    committedAt: null,
+    downtime: { from: null, to: null },
+    retentionEndsAt: null,
+    ending: null,
+    result: null,
+    notes: [],
+  };
+}
+
+export function phaseRow(status: UpgradeStatus, name: PhaseName): PhaseRow {
+  const row = status.phases.find((phase) => phase.name === name);
+  if (!row) throw new RangeError(`no phase ${name}`);
+  return row;
+}
+
+export function gateRow(status: UpgradeStatus, name: GateName): GateRow {
+  const row = status.gates.find((gate) => gate.name === name);
+  if (!row) throw new RangeError(`no gate ${name}`);
+  return row;
+}
+
+/** The gate that waits for an answer; there is never more than one. */
+export function openGate(status: UpgradeStatus): GateRow | undefined {
+  return status.gates.find((gate) => gate.state === 'open');
+}
+
+export function secondsBetween(from: string, to: string): number {
+  return Math.max(0, Math.round((Date.parse(to) - Date.parse(from)) / 100) / 10);
+}
+
+/** Seconds of waiting at gates inside the downtime; a gate that is still open counts until `now`. */
+export function gateWaitSeconds(status: UpgradeStatus, now: string): number {
+  const { from, to } = status.downtime;
+  if (from === null) return 0;
+  let seconds = 0;
+  for (const gate of status.gates) {
+    if (gate.openedAt === null || gate.openedAt < from) continue;
+    if (to !== null && gate.openedAt > to) continue;
+    seconds += secondsBetween(gate.openedAt, gate.decidedAt ?? now);
+  }
+  return Math.round(seconds * 10) / 10;
+}
+
+/** Seconds services have been, or were, down; null when none was taken down. */
+export function downtimeSeconds(status: UpgradeStatus, now: string): number | null {
+  const { from, to } = status.downtime;
+  return from === null ? null : secondsBetween(from, to ?? now);
+}
+
+const attemptsKept = 200;
+
+/** Appends one message; when the list is full the oldest refused one makes room, never one that had an effect. */
+export function recordAttempt(status: UpgradeStatus, attempt: Attempt): void {
+  status.attempts.push(attempt);
+  if (status.attempts.length <= attemptsKept) return;
+  const refused = status.attempts.findIndex(({ accepted }) => !accepted);
+  status.attempts.splice(Math.max(refused, 0), 1);
+}
