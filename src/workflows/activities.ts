@@ -1,0 +1,172 @@
+/**
+ * How activities are called: each one's group of timeouts and retries, in one table. Retries are bounded, so that what they
+ * do not mend becomes a question to a person within about a minute. There is no schedule-to-close limit but for
+ * notifications: a worker that is down for a night must not fail an upgrade.
+ */
+import { proxyActivities, type ActivityOptions } from '@temporalio/workflow';
+import type { Duration } from '@temporalio/common';
+import type { ArtifactActivities, SharedActivities } from '../activities/types.ts';
+
+const groups = {
+  /** Quick reads. */
+  probe: {
+    startToCloseTimeout: '30s',
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '10s', maximumAttempts: 6 },
+  },
+  /** One or a few API calls that change something. */
+  kube: {
+    startToCloseTimeout: '60s',
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 6 },
+  },
+  /** Waits for something outside to happen, and heartbeats meanwhile. */
+  wait: {
+    startToCloseTimeout: '6h',
+    heartbeatTimeout: '30s',
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 5 },
+  },
+  /** Hours of work in a pod, polled; a killed worker costs one attempt and the heartbeat timeout. */
+  long: {
+    startToCloseTimeout: '3d',
+    heartbeatTimeout: '30s',
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 8 },
+  },
+  /** Like long, but a lost job leaves a half-filled server: the phase must empty it first. */
+  import: {
+    startToCloseTimeout: '3d',
+    heartbeatTimeout: '30s',
+    retry: {
+      initialInterval: '1s',
+      backoffCoefficient: 2,
+      maximumInterval: '15s',
+      maximumAttempts: 8,
+      nonRetryableErrorTypes: ['JobLost'],
+    },
+  },
+  notify: {
+    startToCloseTimeout: '10s',
+    scheduleToCloseTimeout: '1m',
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumAttempts: 3 },
+  },
+} as const satisfies Record<string, ActivityOptions>;
+
+type Group = keyof typeof groups;
+
+const sharedGroups: Record<keyof SharedActivities, Group> = {
+  resolveSpec: 'probe',
+  inspectCluster: 'kube',
+  inspectSource: 'kube',
+  inspectVolume: 'probe',
+  inspectRoutes: 'probe',
+  artifactStore: 'probe',
+  takeLease: 'kube',
+  beginJournal: 'kube',
+  journalUndo: 'kube',
+  journalUndone: 'kube',
+  journalCommit: 'kube',
+  closeJournal: 'kube',
+  setReclaimPolicy: 'kube',
+  createScratch: 'kube',
+  createCandidate: 'wait',
+  stopService: 'wait',
+  suspendCronJob: 'wait',
+  startService: 'wait',
+  resumeCronJob: 'kube',
+  observeService: 'kube',
+  haltDatabase: 'wait',
+  replaceClaim: 'wait',
+  deployTarget: 'wait',
+  emptyTarget: 'wait',
+  openTarget: 'wait',
+  sweepTarget: 'kube',
+  checkCandidate: 'kube',
+  fenceSource: 'kube',
+  dump: 'long',
+  fingerprint: 'long',
+  importDump: 'import',
+  tryLogins: 'wait',
+  analyze: 'long',
+  saveSettings: 'kube',
+  carrySettings: 'kube',
+  otherSessions: 'probe',
+  observeDatabase: 'kube',
+  awaitDetached: 'wait',
+  startClone: 'kube',
+  awaitClone: 'wait',
+  setRoute: 'kube',
+  verifyRoutes: 'wait',
+  notify: 'notify',
+  restoreReclaimPolicy: 'kube',
+  removeCandidate: 'wait',
+  removeScratch: 'wait',
+  releaseLease: 'kube',
+  restoreRoute: 'kube',
+  restoreService: 'wait',
+  restoreCronJob: 'kube',
+  liftSourceFence: 'kube',
+  restartSource: 'wait',
+  rebindOriginal: 'wait',
+  restoreTemplate: 'wait',
+  removeClone: 'kube',
+  removeOriginal: 'wait',
+};
+
+const artifactGroups: Record<keyof ArtifactActivities, Group> = {
+  copyOut: 'long',
+  copyIn: 'long',
+  compareFingerprints: 'long',
+  editManifest: 'kube',
+  writeReport: 'kube',
+};
+
+type Proxy = Record<string, (...args: unknown[]) => Promise<unknown>>;
+
+/** Temporal keeps summaries up to 400 bytes; a long name of an object must not fail the call. */
+function short(summary: string): string {
+  return summary.length <= 120 ? summary : `${summary.slice(0, 119)}…`;
+}
+
+function call(name: string, options: ActivityOptions, args: unknown[]): Promise<unknown> {
+  const activity = proxyActivities<Proxy>(options)[name];
+  if (!activity) throw new RangeError(`no activity ${name}`);
+  return activity(...args);
+}
+
+/** Calls one activity of the shared queue; `summary` is what the Web UI shows beside it. */
+export function act<Name extends keyof SharedActivities>(
+  name: Name,
+  summary: string,
+  ...args: Parameters<SharedActivities[Name]>
+): ReturnType<SharedActivities[Name]>;
+export function act(name: keyof SharedActivities, summary: string, ...args: unknown[]): Promise<unknown> {
+  return call(name, { ...groups[sharedGroups[name]], summary: short(summary) }, args);
+}
+
+/** How to reach the one worker that keeps an upgrade's artifacts. */
+export interface ArtifactQueue {
+  queue: string;
+  folder: string;
+  /** How long nobody may serve the queue before the upgrade parks. */
+  patience: Duration;
+}
+
+/** Calls one activity on the queue of the artifact folder. Fails with a schedule-to-start timeout when nobody serves it. */
+export function actOnArtifacts<Name extends keyof ArtifactActivities>(
+  where: ArtifactQueue,
+  name: Name,
+  summary: string,
+  ...args: Parameters<ArtifactActivities[Name]>
+): ReturnType<ArtifactActivities[Name]>;
+export function actOnArtifacts(
+  where: ArtifactQueue,
+  name: keyof ArtifactActivities,
+  summary: string,
+  ...args: unknown[]
+): Promise<unknown> {
+  const options = {
+    ...groups[artifactGroups[name]],
+    taskQueue: where.queue,
+    scheduleToStartTimeout: where.patience,
+    summary: short(summary),
+  };
+  return call(name, options, args);
+}

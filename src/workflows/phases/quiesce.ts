@@ -1,0 +1,101 @@
+/**
+ * quiesce: nobody writes to the source any more.
+ *
+ * 1. While routes still change: CronJobs suspended, running Jobs awaited; the candidate seen alive.
+ * 2. When visitors see the maintenance page: all services to 0 at once. Downtime begins.
+ * 3. The source fenced: only pgleap's own logins and listed read-only services get in; other sessions ended and named.
+ *
+ * Undone by: fence lifted, services at their exact counts, CronJobs as they were.
+ * Killed here: services already at 0 and a fence already up are found as such.
+ */
+import { condition } from '@temporalio/workflow';
+import type { ServiceFact } from '../../domain/facts.ts';
+import { act } from '../activities.ts';
+import { candidateUp } from './prepare.ts';
+import { all, database, isDone, needed, note, resolved, show, source, willUndo, type Run } from '../run.ts';
+
+export async function quiesce(run: Run): Promise<void> {
+  const { world, plan } = resolved(run);
+  const cronJobs = plan.facts.cluster.services.filter(
+    ({ kind, suspended }) => kind === 'CronJob' && suspended !== true,
+  );
+  const services = stoppable(plan.facts.cluster.services);
+
+  await willUndo(
+    run,
+    ...cronJobs.map((service) => ({
+      id: `quiesce/cronjob/${service.namespace}/${service.name}`,
+      phase: 'quiesce' as const,
+      says: `CronJob ${service.namespace}/${service.name} on again`,
+      activity: 'restoreCronJob' as const,
+      args: { world, service },
+      last: false,
+    })),
+    ...services.map((service) => ({
+      id: `quiesce/service/${service.namespace}/${service.name}`,
+      phase: 'quiesce' as const,
+      says: `${service.namespace}/${service.name} back to ${service.replicas ?? 0}`,
+      activity: 'restoreService' as const,
+      args: { world, service },
+      last: false,
+    })),
+  );
+  const [suspended] = await all([
+    all(
+      cronJobs.map((service) =>
+        act('suspendCronJob', `suspend ${service.namespace}/${service.name}`, { world, service }),
+      ),
+    ),
+    candidateUp(run),
+  ]);
+  await condition(() => isDone(run, 'maintain'));
+
+  const stopped = await all(
+    services.map((service) => act('stopService', `stop ${service.namespace}/${service.name}`, { world, service })),
+  );
+  run.status.downtime.from ??= earliest(stopped.map(({ at }) => at));
+  show(run);
+
+  await fence(run);
+  const { at, ended } = needed(run.gathered.fence, 'the fence');
+  run.status.downtime.from ??= at;
+  const awaited = suspended.reduce((sum, { runningJobs }) => sum + runningJobs, 0);
+  if (ended.length > 0) run.status.notes.push(`Sessions ended when the source was fenced: ${ended.join(', ')}`);
+  note(
+    run,
+    'quiesce',
+    `${services.length} services at 0, ${cronJobs.length} CronJobs off, ${awaited} running Jobs awaited, source fenced`,
+  );
+}
+
+/** Fences the source for everybody but the candidate of now; again when the candidate has got another address. */
+export async function fence(run: Run): Promise<void> {
+  const { world, plan } = resolved(run);
+  const { hbaFile } = plan.facts.source;
+  await willUndo(run, {
+    id: 'quiesce/fence',
+    phase: 'quiesce',
+    says: 'lift the fence of the source',
+    activity: 'liftSourceFence',
+    args: { world, database: database(run), hbaFile },
+    last: false,
+  });
+  run.gathered.fence = await act('fenceSource', 'fence the source', {
+    world,
+    source: source(run),
+    hbaFile,
+    candidateIp: needed(run.gathered.candidate, 'the candidate').podIp,
+    readOnlyLogins: plan.facts.cluster.services.flatMap(({ readOnly, login }) =>
+      readOnly && login !== null ? [login] : [],
+    ),
+  });
+}
+
+/** Services that go to 0: neither CronJobs nor read-only ones, nor those that have no replicas anyway. */
+export function stoppable(services: ServiceFact[]): ServiceFact[] {
+  return services.filter(({ kind, readOnly, replicas }) => kind !== 'CronJob' && !readOnly && (replicas ?? 0) > 0);
+}
+
+function earliest(times: string[]): string | null {
+  return times.toSorted()[0] ?? null;
+}

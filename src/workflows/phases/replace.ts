@@ -1,0 +1,38 @@
+/**
+ * replace: a new, empty volume under the old claim's name.
+ *
+ * 1. Look once more whether everything is there that must be: dump, trial, clone, Retain, approval.
+ * 2. Delete the claim, with its uid as precondition; its PV stays, Released. A new claim of the same name, never smaller.
+ *
+ * Undone by: the claim bound to the original PV again; the new volume goes.
+ * Killed here: a claim of the old uid is deleted once, a claim of this upgrade is found.
+ */
+import { ApplicationFailure } from '@temporalio/workflow';
+import { missingForReplace } from '../../domain/laws.ts';
+import { act } from '../activities.ts';
+import { database, note, resolved, willUndo, type Run } from '../run.ts';
+
+export async function replace(run: Run): Promise<void> {
+  const { world } = resolved(run);
+  const { claim, volume } = database(run);
+  const missing = missingForReplace(run.status);
+  if (missing.length > 0) {
+    throw ApplicationFailure.nonRetryable(`The volume is not replaced without ${missing.join(', ')}.`, 'Refused');
+  }
+
+  await willUndo(run, {
+    id: 'replace/claim',
+    phase: 'replace',
+    says: `bind ${claim.name} to the original volume ${volume.pv} again`,
+    activity: 'rebindOriginal',
+    args: { world, database: database(run) },
+    last: false,
+  });
+  const made = await act('replaceClaim', `a new volume under ${claim.name}`, {
+    world,
+    database: database(run),
+    minBytes: claim.capacityBytes,
+  });
+  run.gathered.newClaim = made;
+  note(run, 'replace', `${claim.name} is ${made.pv} now; ${volume.pv} stays, Released`);
+}

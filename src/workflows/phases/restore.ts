@@ -1,0 +1,58 @@
+/**
+ * restore: the dump into the target.
+ *
+ * 1. Begun again: the target's server empty again, on the new volume.
+ * 2. The dump copied in from the artifact store, its checksum verified again; imported.
+ * 3. Settings that lived inside PGDATA carried over, item by item or refused; ANALYZE beside it.
+ *
+ * Undone by: what replace and deploy registered.
+ * Killed here: the detached import is found again; a lost one begins in an empty server.
+ */
+import { phaseRow } from '../../domain/state.ts';
+import { act } from '../activities.ts';
+import { failOnImportErrors } from './trial.ts';
+import { all, database, needed, note, onArtifacts, resolved, type Run } from '../run.ts';
+
+export async function restore(run: Run): Promise<void> {
+  const { gathered } = run;
+  const { world } = resolved(run);
+  const { tries } = phaseRow(run.status, 'restore');
+  if (tries > 1) {
+    gathered.target = await act('emptyTarget', 'begin the target’s server anew', {
+      world,
+      database: database(run),
+      claim: needed(gathered.newClaim, 'the new claim'),
+      target: needed(gathered.target, 'the target'),
+    });
+  }
+  const server = needed(gathered.target, 'the target');
+  const artifact = needed(gathered.dumpArtifact, 'the dump in the artifact store');
+  const { compression, sha512 } = needed(gathered.dump, 'the dump');
+
+  const path = `/pgleap/${artifact.name}`;
+  await onArtifacts(run, 'copyIn', 'copy the dump into the target', { world, artifact, pod: server.pod, path });
+  const imported = await act('importDump', 'import the dump into the target', {
+    world,
+    server,
+    path,
+    compression,
+    sha512,
+    name: `restore-${tries}`,
+  });
+  failOnImportErrors(imported, 'the target');
+
+  const settings = needed(run.settings, 'the source’s settings');
+  const [{ items }] = await all([
+    act('carrySettings', 'carry settings over', { world, target: server, settings }),
+    act('analyze', 'ANALYZE', { world, server }),
+  ]);
+  gathered.restored = { import: imported, carried: items };
+  const refused = items.filter(({ outcome }) => outcome === 'refused');
+  for (const { what, name, why } of refused)
+    run.status.notes.push(`Not carried over, yours to set: ${what} ${name}: ${why}`);
+  note(
+    run,
+    'restore',
+    `imported in ${Math.round(imported.seconds)} s; ${items.length - refused.length} settings carried, ${refused.length} refused`,
+  );
+}

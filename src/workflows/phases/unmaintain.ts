@@ -1,0 +1,44 @@
+/**
+ * unmaintain: visitors come back.
+ *
+ * 1. Routes exactly as they were, seen over HTTP.
+ * 2. CronJobs on again; a run they missed is announced.
+ * 3. One more look at the services, now with traffic.
+ *
+ * Undone by: nothing; this puts back what maintain and quiesce changed.
+ * Killed here: a route that is as it was is found as such.
+ */
+import { act } from '../activities.ts';
+import { look } from './observe.ts';
+import { all, note, now, resolved, type Run } from '../run.ts';
+
+export async function unmaintain(run: Run): Promise<void> {
+  const { world, spec, plan } = resolved(run);
+  const { maintenance } = spec;
+  if (maintenance) {
+    const { script } = maintenance;
+    await all(
+      plan.facts.routes.map((route) =>
+        act('restoreRoute', `route ${route.pattern} as it was`, { world, route, script }),
+      ),
+    );
+    await act('verifyRoutes', 'see the site itself', { maintenance, expect: 'normal' });
+  }
+
+  const cronJobs = plan.facts.cluster.services.filter(
+    ({ kind, suspended }) => kind === 'CronJob' && suspended !== true,
+  );
+  const resumed = await all(
+    cronJobs.map((service) =>
+      act('resumeCronJob', `CronJob ${service.namespace}/${service.name} on again`, { world, service }),
+    ),
+  );
+  run.gathered.missedRuns = cronJobs.flatMap(({ namespace, name }, index) => {
+    const missed = resumed[index]?.missed ?? null;
+    return missed === null ? [] : [`${namespace}/${name}: ${missed}`];
+  });
+  for (const missed of run.gathered.missedRuns) run.status.notes.push(`A CronJob missed a run: ${missed}`);
+
+  run.gathered.observed = await look(run, now());
+  note(run, 'unmaintain', `${plan.facts.routes.length} routes and ${cronJobs.length} CronJobs as they were`);
+}

@@ -1,0 +1,44 @@
+/**
+ * verify: the target equals the source.
+ *
+ * 1. Its fingerprint, kept in the artifact store and compared with the source's.
+ * 2. Nobody else is connected.
+ *
+ * Undone by: nothing of its own; it only reads.
+ * Killed here: the detached fingerprint is found again.
+ */
+import { ApplicationFailure } from '@temporalio/workflow';
+import { phaseRow } from '../../domain/state.ts';
+import { act } from '../activities.ts';
+import { again, keep } from './backup.ts';
+import { needed, note, onArtifacts, resolved, type Run } from '../run.ts';
+
+export async function verify(run: Run): Promise<void> {
+  const { world } = resolved(run);
+  const { tries } = phaseRow(run.status, 'verify');
+  const server = needed(run.gathered.target, 'the target');
+
+  const fingerprint = await act('fingerprint', 'fingerprint of the target', { world, server, name: `target-${tries}` });
+  const b = await keep(run, server.pod, fingerprint, `fingerprint-target${again(tries)}.txt`);
+  const a = needed(run.gathered.sourceFingerprintArtifact, 'the source’s fingerprint');
+  const comparison = await onArtifacts(run, 'compareFingerprints', 'compare target and source', { world, a, b });
+  if (!comparison.equal) {
+    throw ApplicationFailure.nonRetryable(
+      `The target does not equal the source in ${comparison.differing} lines: ${comparison.differences.join('; ')}`,
+      'FingerprintDiffers',
+    );
+  }
+  const others = await act('otherSessions', 'see that nobody else is connected', { server });
+  if (others.length > 0) {
+    throw ApplicationFailure.nonRetryable(
+      `Somebody is connected to the fenced target: ${others.join(', ')}`,
+      'SourceNotQuiet',
+    );
+  }
+  run.gathered.verified = { fingerprint, equal: comparison.equal };
+  note(
+    run,
+    'verify',
+    `equal: ${fingerprint.rows} rows in ${fingerprint.tables} tables of ${fingerprint.databases} databases`,
+  );
+}

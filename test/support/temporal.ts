@@ -1,0 +1,19 @@
+import { existsSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { TestWorkflowEnvironment } from '@temporalio/testing';
+
+/** Where a `temporal` binary is expected: a named one, what `go install` made, or the one on PATH. */
+function temporalPath(): string | undefined {
+  const candidates = [process.env['TEMPORAL_CLI_PATH'], join(homedir(), 'go/bin/temporal')];
+  for (const folder of (process.env['PATH'] ?? '').split(':')) candidates.push(join(folder, 'temporal'));
+  return candidates.find((path) => path !== undefined && existsSync(path));
+}
+
+/** A real Temporal server for one test file. */
+export function startTemporal(): Promise<TestWorkflowEnvironment> {
+  const path = temporalPath();
+  const log = { format: 'pretty', level: 'error' } as const;
+  if (path === undefined) return TestWorkflowEnvironment.createLocal({ server: { log } });
+  return TestWorkflowEnvironment.createLocal({ server: { log, executable: { type: 'existing-path', path } } });
+}

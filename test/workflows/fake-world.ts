@@ -1,0 +1,541 @@
+/**
+ * A world in memory that answers every activity of the contract and knows the laws: what must not be done is noted in
+ * `broken` and refused. It tells a workflow's decisions apart from real systems, and it is strict where a real one is silent.
+ */
+import { ApplicationFailure, Context } from '@temporalio/activity';
+import { setTimeout as delay } from 'node:timers/promises';
+import { specSchema, type Spec } from '../../src/domain/spec.ts';
+import type { Artifact, DatabaseFact, FingerprintFact, RouteFact, ServiceFact } from '../../src/domain/facts.ts';
+import type { FailureType } from '../../src/domain/failures.ts';
+import type { Undo } from '../../src/domain/undo.ts';
+import type { ArtifactActivities, SharedActivities } from '../../src/activities/types.ts';
+
+export type AllActivities = SharedActivities & ArtifactActivities;
+export type ActivityName = keyof AllActivities;
+
+interface Fault {
+  type: FailureType;
+  times: number;
+  /** Whether the activity takes effect before it fails. */
+  after: boolean;
+}
+
+export interface Knobs {
+  namespace: string;
+  queue: string;
+  /** Checks that inspectCluster answers beside its facts. */
+  failedCheck?: boolean;
+  candidateCheckFails?: boolean;
+  /** Who else holds the Lease. */
+  lockedBy?: string;
+  artifactQueue?: string;
+}
+
+export type FakeWorld = ReturnType<typeof createWorld>;
+
+function hex(text: string): string {
+  return Buffer.from(text).toString('hex').padEnd(128, '0').slice(0, 128);
+}
+
+export function createWorld(knobs: Knobs) {
+  const { namespace } = knobs;
+  const services: ServiceFact[] = [
+    service('Deployment', namespace, 'web', 2),
+    service('Deployment', 'shop', 'orders', 1),
+    service('StatefulSet', namespace, 'sleeping', 0),
+    { ...service('Deployment', 'shop', 'reader', 1), readOnly: true, login: 'reader' },
+    { ...service('CronJob', namespace, 'nightly', null), suspended: false },
+    { ...service('CronJob', namespace, 'resting', null), suspended: true },
+  ];
+  const database: DatabaseFact = {
+    workload: { kind: 'Deployment', namespace, name: 'postgres', uid: 'uid-postgres' },
+    pod: { namespace, name: 'postgres-0', uid: 'uid-pod', container: 'postgres' },
+    podIp: '10.0.0.5',
+    port: 5432,
+    superuser: 'postgres',
+    image: 'postgres:16',
+    mountPath: '/var/lib/postgresql/data',
+    subPath: 'pgdata',
+    volumeName: 'data',
+    claim: {
+      name: 'postgres-storage',
+      uid: 'uid-claim',
+      storageClass: 'block',
+      accessModes: ['ReadWriteOnce'],
+      volumeMode: 'Filesystem',
+      requested: '10Gi',
+      capacityBytes: 10 * 2 ** 30,
+      labels: {},
+    },
+    volume: {
+      pv: 'pvc-original',
+      pvUid: 'uid-pv',
+      reclaimPolicy: 'Delete',
+      driver: 'linodebs.csi.linode.com',
+      handle: '4711-pvcoriginal',
+    },
+    pgdataEnv: null,
+    terminationGraceSeconds: 30,
+  };
+  const routes: RouteFact[] = [
+    { zone: 'z', pattern: 'example.test/*', prior: null },
+    { zone: 'z', pattern: 'shop.example.test/*', prior: { id: 'r1', script: 'shop' } },
+  ];
+
+  const old = () => ({
+    counts: new Map(services.map((known) => [`${known.namespace}/${known.name}`, known.replicas])),
+    suspended: new Map(
+      services
+        .filter(({ kind }) => kind === 'CronJob')
+        .map((known) => [`${known.namespace}/${known.name}`, known.suspended]),
+    ),
+    routes: new Map(routes.map((route) => [route.pattern, route.prior?.script ?? null])),
+    reclaim: 'Delete' as string,
+    claim: 'original' as 'original' | 'new',
+    image: 'postgres:16',
+    source: 'running' as 'running' | 'stopped',
+    fenced: false,
+    lease: null as string | null,
+    candidate: null as number | null,
+    scratch: false,
+    clone: null as string | null,
+    originalVolume: true,
+  });
+  const state = old();
+  const target = { fenced: true, rows: null as string | null };
+  let candidateRows: string | null = null;
+  /** Content of the source, as one word; a test that changes it is a service that still writes. */
+  let content = 'rows-v1';
+  const dumps = new Map<string, string>();
+  const artifacts = new Map<string, string>();
+  const journal = {
+    begun: false,
+    undos: [] as Undo[],
+    undone: [] as string[],
+    committed: false,
+    closed: null as string | null,
+  };
+  const order: string[] = [];
+  const broken: string[] = [];
+  const told: { kind: string; text: string }[] = [];
+  const faults = new Map<ActivityName, Fault>();
+  const holds = new Map<ActivityName, { reached: () => void; release: Promise<void> }>();
+
+  function law(holdsTrue: boolean, text: string): void {
+    if (holdsTrue) return;
+    broken.push(text);
+    throw ApplicationFailure.nonRetryable(`LAW BROKEN: ${text}`, 'Refused');
+  }
+  function registered(activity: Undo['activity'], matches: (undo: Undo) => boolean = () => true): void {
+    const found = journal.undos.some(
+      (undo) => undo.activity === activity && matches(undo) && !journal.undone.includes(undo.id),
+    );
+    law(found, `${activity} was not journalled before its change`);
+  }
+  const file = (name: string, text: string): Artifact => {
+    artifacts.set(name, text);
+    return { name, bytes: text.length, sha512: hex(text) };
+  };
+
+  const activities: AllActivities = {
+    resolveSpec: async (input) => {
+      const parsed = specSchema.safeParse(input);
+      if (parsed.success) return parsed.data;
+      throw ApplicationFailure.nonRetryable(
+        parsed.error.issues.map(({ message }) => message).join('; '),
+        'SpecInvalid',
+      );
+    },
+    inspectCluster: async () => ({
+      facts: { clusterUid: 'cluster-1', server: 'https://cluster', kubernetesVersion: '1.34', database, services },
+      checks: knobs.failedCheck
+        ? [{ id: 'claim.exists', status: 'FAILED', message: 'The claim is missing.', remedy: 'Name it.' }]
+        : [{ id: 'claim.exists', status: 'PASSED', message: 'The claim exists.' }],
+    }),
+    inspectSource: async () => ({
+      facts: {
+        versionNum: 160014,
+        major: 16,
+        systemIdentifier: '7',
+        dataDirectory: '/var/lib/postgresql/data',
+        hbaFile: '/var/lib/postgresql/data/pg_hba.conf',
+        databases: 2,
+        tables: 12,
+        bytes: 1_000_000,
+        roles: 3,
+        extensions: [],
+        preload: [],
+        encoding: 'UTF8',
+        locale: 'C',
+        probeMs: [1],
+      },
+      checks: [{ id: 'source.locale', status: 'WARNING', message: 'A locale | with odd `signs`.', remedy: 'Look.' }],
+    }),
+    inspectVolume: async () => ({
+      facts: { id: 4711, label: 'pvcoriginal', region: 'eu', sizeGb: 10, encryption: 'disabled', monthlyPrice: 1 },
+      checks: [],
+    }),
+    inspectRoutes: async ({ maintenance }) => ({ routes: maintenance ? routes : [], checks: [] }),
+    artifactStore: async () => ({ queue: knobs.artifactQueue ?? knobs.queue, folder: '/artifacts' }),
+
+    takeLease: async ({ world }) => {
+      if (knobs.lockedBy !== undefined) throw ApplicationFailure.nonRetryable(`held by ${knobs.lockedBy}`, 'Locked');
+      state.lease = world.upgradeId;
+    },
+    beginJournal: async () => {
+      journal.begun = true;
+    },
+    journalUndo: async ({ undos }) => {
+      law(journal.begun, 'the journal is begun before it is written');
+      for (const undo of undos) {
+        const index = journal.undos.findIndex(({ id }) => id === undo.id);
+        if (index === -1) journal.undos.push(undo);
+        else journal.undos[index] = undo;
+      }
+    },
+    journalUndone: async ({ undoId }) => {
+      journal.undone.push(undoId);
+    },
+    journalCommit: async () => {
+      journal.committed = true;
+    },
+    closeJournal: async ({ outcome }) => {
+      journal.closed = outcome;
+    },
+    setReclaimPolicy: async () => {
+      registered('restoreReclaimPolicy');
+      state.reclaim = 'Retain';
+    },
+    createScratch: async () => {
+      registered('removeScratch');
+      state.scratch = true;
+    },
+    createCandidate: async ({ generation }) => {
+      registered('removeCandidate');
+      law(state.scratch, 'a candidate needs its scratch volume');
+      if (state.candidate !== generation) candidateRows = null;
+      state.candidate = generation;
+      return {
+        pod: { namespace, name: 'pgleap-candidate', uid: `uid-candidate-${generation}`, container: 'postgres' },
+        podIp: `10.0.1.${generation}`,
+        versionNum: 180004,
+        imageId: 'sha256:abc',
+        compression: 'zstd',
+      };
+    },
+    stopService: async ({ service: known }) => {
+      registered('restoreService', about(known));
+      law(!known.readOnly && known.kind !== 'CronJob', 'only services that write are stopped');
+      state.counts.set(place(known), 0);
+      return { at: new Date().toISOString() };
+    },
+    suspendCronJob: async ({ service: known }) => {
+      registered('restoreCronJob', about(known));
+      state.suspended.set(place(known), true);
+      return { runningJobs: 1 };
+    },
+    startService: async ({ service: known }) => {
+      law(!target.fenced, 'a service sees one database: the target must be open before it starts');
+      state.counts.set(place(known), known.replicas);
+      return { at: new Date().toISOString() };
+    },
+    resumeCronJob: async ({ service: known }) => {
+      law(!target.fenced, 'a CronJob sees one database');
+      state.suspended.set(place(known), false);
+      return { missed: '2026-01-01T03:00:00Z' };
+    },
+    observeService: async () => ({ ready: true, restarts: 0, logProblems: [] }),
+    haltDatabase: async () => {
+      registered('restartSource');
+      law(dumps.size > 0, 'the source is not stopped before a dump');
+      state.source = 'stopped';
+    },
+    replaceClaim: async () => {
+      registered('rebindOriginal');
+      law(state.source === 'stopped', 'the source is stopped before its volume is replaced');
+      law(state.reclaim === 'Retain', 'the original volume is under Retain before it is replaced');
+      law(
+        [...artifacts.keys()].some((name) => name.startsWith('dump')),
+        'a dump is in the artifact store before replace',
+      );
+      law(candidateRows === content, 'a trial equals the source before replace');
+      law(state.clone === 'active', 'the clone is active before replace');
+      law(approvals.has('replace'), 'gate replace is approved before replace');
+      state.claim = 'new';
+      return { claimUid: 'uid-claim-new', pv: 'pvc-new', handle: '4712-pvcnew' };
+    },
+    deployTarget: async () => {
+      registered('restoreTemplate');
+      law(state.claim === 'new', 'the target starts on the new volume only');
+      state.image = 'postgres:18';
+      target.rows = '';
+      return server('target');
+    },
+    emptyTarget: async () => {
+      law(state.claim === 'new' && target.fenced, 'only a fenced target on the new volume is emptied');
+      target.rows = '';
+      return server('target');
+    },
+    sweepTarget: async () => {
+      law(target.rows === content, 'the target is proven before it is swept');
+    },
+    openTarget: async () => {
+      law(target.rows === content, 'the target equals the source before it is opened');
+      law(approvals.has('reopen'), 'gate reopen is approved before the target is opened');
+      law(journal.committed, 'the commit point is journalled before it is passed');
+      target.fenced = false;
+      return server('target');
+    },
+
+    checkCandidate: async () =>
+      knobs.candidateCheckFails
+        ? [
+            {
+              id: 'candidate.extensions',
+              status: 'FAILED',
+              message: 'postgis is missing.',
+              remedy: 'Use an image with it.',
+            },
+          ]
+        : [{ id: 'candidate.login', status: 'PASSED', message: 'The candidate reaches the source.' }],
+    fenceSource: async ({ candidateIp }) => {
+      registered('liftSourceFence');
+      law(candidateIp === `10.0.1.${state.candidate}`, 'the fence lets the candidate of now in');
+      law(
+        services.every((known) => known.kind === 'CronJob' || known.readOnly || state.counts.get(place(known)) === 0),
+        'services are stopped before the source is fenced',
+      );
+      state.fenced = true;
+      return { ended: ['app from 10.0.0.9'], at: new Date().toISOString() };
+    },
+    dump: async ({ name }) => {
+      law(state.fenced || name.startsWith('rehearsal'), 'the source is fenced before it is dumped');
+      dumps.set(name, content);
+      return { path: `/pgleap/${name}`, compression: 'zstd', bytes: 1000, sha512: hex(content), seconds: 2 };
+    },
+    fingerprint: async ({ server: asked, name }): Promise<FingerprintFact> => {
+      const seen = asked.role === 'source' ? content : asked.role === 'candidate' ? candidateRows : target.rows;
+      return {
+        path: `/pgleap/${name}`,
+        bytes: 100,
+        sha512: hex(`fingerprint ${seen ?? ''}`),
+        databases: 2,
+        tables: 12,
+        rows: 345,
+        sequences: 1,
+        largeObjects: 1,
+        roles: 3,
+        seconds: 1,
+      };
+    },
+    importDump: async ({ server: asked, path }) => {
+      const dumped = dumps.get(path.replace('/pgleap/', '')) ?? artifacts.get(path.replace('/pgleap/', '')) ?? '';
+      if (asked.role === 'candidate') {
+        law(candidateRows === null, 'a dump is imported into an empty candidate only');
+        candidateRows = dumped;
+      } else {
+        law(target.rows === '', 'a dump is imported into an empty target only');
+        law(state.claim === 'new', 'the original volume is never imported into');
+        target.rows = content;
+      }
+      return { expected: [], unexpected: [], unexpectedCount: 0, seconds: 3 };
+    },
+    tryLogins: async () => ({ tried: 3, failed: [] }),
+    analyze: async () => ({ seconds: 1 }),
+    saveSettings: async () => {
+      law(state.source === 'running', 'settings are read while the source runs');
+      return { settings: { hba: 'local all all trust', ident: null, autoConf: { work_mem: '8MB' }, refused: [] } };
+    },
+    carrySettings: async () => ({
+      items: [
+        { what: 'setting', name: 'work_mem', outcome: 'carried', why: 'it was set' },
+        { what: 'file', name: 'server.key', outcome: 'refused', why: 'a secret' },
+      ],
+    }),
+    otherSessions: async () => [],
+    observeDatabase: async () => ({ sessions: 3, logins: ['app'], transactionsPerSecond: 12.5, probeMs: [1] }),
+
+    awaitDetached: async () => law(state.source === 'stopped', 'the volume is detached after the source stopped'),
+    startClone: async ({ label }) => {
+      registered('removeClone');
+      law(state.source === 'stopped', 'the original volume is at rest before it is cloned');
+      state.clone = 'creating';
+      return { id: 4713, label, sizeGb: 10, region: 'eu' };
+    },
+    awaitClone: async () => {
+      state.clone = 'active';
+    },
+    setRoute: async ({ route }) => {
+      registered(
+        'restoreRoute',
+        (undo) => undo.activity === 'restoreRoute' && undo.args.route.pattern === route.pattern,
+      );
+      state.routes.set(route.pattern, 'maintenance');
+    },
+    verifyRoutes: async () => ({ seconds: 1 }),
+    copyOut: async ({ path, name, sha512 }) => {
+      const dumped = dumps.get(path.replace('/pgleap/', ''));
+      return { ...file(name, dumped ?? name), sha512 };
+    },
+    copyIn: async ({ artifact }) => {
+      law(artifacts.has(artifact.name), 'only what the artifact store holds is copied in');
+      return { seconds: 1 };
+    },
+    compareFingerprints: async ({ a, b }) => {
+      const equal = a.sha512 === b.sha512;
+      return { equal, differing: equal ? 0 : 1, differences: equal ? [] : ['table public.x: 1 row, 2 rows'] };
+    },
+    editManifest: async () => [file('manifest-postgres.yaml', 'image: postgres:18')],
+    writeReport: async () => [file('report.html', '<html>'), file('report.json', '{}')],
+    notify: async ({ kind, text }) => {
+      told.push({ kind, text });
+    },
+
+    restoreReclaimPolicy: async () => {
+      law(state.claim === 'original', 'the original volume stays under Retain until it is bound again');
+      state.reclaim = 'Delete';
+    },
+    removeCandidate: async () => {
+      state.candidate = null;
+    },
+    removeScratch: async () => {
+      law(state.candidate === null, 'the candidate goes before its volume');
+      state.scratch = false;
+    },
+    releaseLease: async ({ world }) => {
+      if (state.lease === world.upgradeId) state.lease = null;
+    },
+    restoreRoute: async ({ route }) => {
+      law(!state.fenced || !target.fenced || !journal.begun, 'visitors come back to a database that is open');
+      state.routes.set(route.pattern, route.prior?.script ?? null);
+    },
+    restoreService: async ({ service: known }) => {
+      law(!state.fenced && state.source === 'running', 'services come back when the source runs and is open');
+      state.counts.set(place(known), known.replicas);
+    },
+    restoreCronJob: async ({ service: known }) => {
+      state.suspended.set(place(known), known.suspended);
+    },
+    liftSourceFence: async () => {
+      law(state.source === 'running', 'the source runs before its fence is lifted');
+      state.fenced = false;
+    },
+    restartSource: async () => {
+      law(
+        state.claim === 'original' && state.image === 'postgres:16',
+        'the source runs on its own volume with its own image',
+      );
+      state.source = 'running';
+    },
+    rebindOriginal: async () => {
+      law(state.image === 'postgres:16', 'the target is gone before the original volume is bound again');
+      state.claim = 'original';
+    },
+    restoreTemplate: async () => {
+      state.image = 'postgres:16';
+    },
+    removeClone: async () => {
+      law(state.claim === 'original' || approvals.has('cleanup'), 'the clone is kept until it is needed no more');
+      state.clone = null;
+    },
+    removeOriginal: async () => {
+      law(approvals.has('cleanup'), 'gate cleanup is approved before the original volume is removed');
+      law(state.claim === 'new', 'the original volume is not in use when it is removed');
+      state.originalVolume = false;
+    },
+  };
+  /** Gates that were answered yes, or pass by policy; set by the test. */
+  const approvals = new Set<string>();
+
+  async function perform(name: ActivityName, args: unknown[]): Promise<unknown> {
+    if (name !== 'notify') order.push(name);
+    const hold = holds.get(name);
+    if (hold) {
+      holds.delete(name);
+      hold.reached();
+      const beat = setInterval(() => Context.current().heartbeat({ what: name }), 50);
+      try {
+        await Promise.race([hold.release, Context.current().cancelled]);
+      } finally {
+        clearInterval(beat);
+      }
+    }
+    const fault = faults.get(name);
+    const fails = fault !== undefined && fault.times > 0;
+    if (fails) fault.times -= 1;
+    if (fails && !fault.after) throw ApplicationFailure.nonRetryable(`${name} failed on purpose`, fault.type);
+    const result = await (activities[name] as (...given: unknown[]) => Promise<unknown>)(...args);
+    if (fails) throw ApplicationFailure.nonRetryable(`${name} failed on purpose, after it took effect`, fault.type);
+    return result;
+  }
+
+  return {
+    activities,
+    perform,
+    state,
+    target,
+    journal,
+    order,
+    broken,
+    told,
+    approvals,
+    faults,
+    /** The spec this world expects; gates are asked unless said otherwise. */
+    spec: (more: Record<string, unknown> = {}): Record<string, unknown> => ({
+      database: { namespace },
+      target: { image: 'postgres:18' },
+      maintenance: { zone: '0'.repeat(32), script: 'maintenance', patterns: routes.map(({ pattern }) => pattern) },
+      retention: '1ms',
+      observe: '1ms',
+      ...more,
+    }),
+    oldState: old,
+    writeToSource: (text: string) => {
+      content = text;
+    },
+    failOn: (name: ActivityName, type: FailureType = 'CommandFailed', times = 1, after = false) => {
+      faults.set(name, { type, times, after });
+    },
+    /** Stops the next call of an activity in its midst, until it is released or cancelled. */
+    hold: (name: ActivityName) => {
+      const arrived = Promise.withResolvers<void>();
+      const released = Promise.withResolvers<void>();
+      holds.set(name, { reached: arrived.resolve, release: released.promise });
+      return { arrived: arrived.promise, release: released.resolve };
+    },
+    /** For waits of a test on what the world is told. */
+    until: async (what: () => boolean) => {
+      while (!what()) await delay(20);
+    },
+  };
+
+  function server(role: 'target') {
+    const pod = { namespace, name: 'postgres-1', uid: 'uid-pod-new', container: 'postgres' };
+    return { role, pod, superuser: 'postgres', host: null, port: 5432 } as const;
+  }
+}
+
+/** Matches the undo of one service. */
+function about(known: ServiceFact): (undo: Undo) => boolean {
+  return ({ args }) => 'service' in args && place(args.service) === place(known);
+}
+
+function place(known: ServiceFact): string {
+  return `${known.namespace}/${known.name}`;
+}
+
+function service(kind: ServiceFact['kind'], namespace: string, name: string, replicas: number | null): ServiceFact {
+  return {
+    kind,
+    namespace,
+    name,
+    uid: `uid-${name}`,
+    replicas,
+    suspended: null,
+    readOnly: false,
+    login: null,
+    hpa: null,
+  };
+}
+
+export type { Spec };

@@ -1,0 +1,168 @@
+import { fileURLToPath } from 'node:url';
+import type { WorkflowHandleWithStartDetails } from '@temporalio/client';
+import { Context } from '@temporalio/activity';
+import type { TestWorkflowEnvironment } from '@temporalio/testing';
+import {
+  Runtime,
+  Worker,
+  bundleWorkflowCode,
+  DefaultLogger,
+  type WorkflowBundleWithSourceMap,
+} from '@temporalio/worker';
+import { setTimeout as delay } from 'node:timers/promises';
+import { vi } from 'vitest';
+import type { GateName } from '../../src/domain/phases.ts';
+import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
+import type { planPostgres, upgradePostgres } from '../../src/workflows/index.ts';
+import { startTemporal } from '../support/temporal.ts';
+import { createWorld, type ActivityName, type FakeWorld, type Knobs } from './fake-world.ts';
+
+export type Handle = WorkflowHandleWithStartDetails<typeof upgradePostgres>;
+
+export const workflowsPath = fileURLToPath(new URL('../../src/workflows/index.ts', import.meta.url));
+
+const quiet = new DefaultLogger('ERROR');
+Runtime.install({ logger: quiet, telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } } });
+vi.setConfig({ testTimeout: 40_000, hookTimeout: 60_000 });
+
+export function bundle(): Promise<WorkflowBundleWithSourceMap> {
+  return bundleWorkflowCode({ workflowsPath, logger: quiet });
+}
+
+export interface Upgrade {
+  world: FakeWorld;
+  handle: Handle;
+  status(): Promise<UpgradeStatus>;
+  /** Waits until the state is as asked; fails with the state's stage after some seconds. */
+  until(what: (status: UpgradeStatus) => boolean): Promise<UpgradeStatus>;
+  /** Waits for the gate and answers it with its own evidence, by update. */
+  answer(gate: GateName, name?: 'approve' | 'reject', by?: string): Promise<string>;
+  /** Approves gates in their order up to and with this one. */
+  approveUpTo(last: GateName): Promise<void>;
+  parked(): Promise<UpgradeStatus>;
+  resolve(action: 'retry' | 'rollback' | 'abort'): Promise<string>;
+}
+
+function follow(world: FakeWorld, handle: Handle): Upgrade {
+  const status = () => handle.query<UpgradeStatus>('status');
+  const until = async (what: (state: UpgradeStatus) => boolean) => {
+    const deadline = Date.now() + 20_000;
+    for (;;) {
+      const state = await status();
+      if (what(state)) return state;
+      if (state.stage === 'ended' || Date.now() > deadline) {
+        const at = state.phases.filter(({ state: s }) => s === 'running' || s === 'parked').map(({ name }) => name);
+        throw new Error(
+          `never so: ${state.stage} at ${at.join(', ')}, ${state.park?.message ?? ''} ${world.broken.join()}`,
+        );
+      }
+      await delay(25);
+    }
+  };
+  const answer = async (gate: GateName, name: 'approve' | 'reject' = 'approve', by = 'ada') => {
+    const state = await until((seen) => gateRow(seen, gate).state === 'open');
+    if (name === 'approve') world.approvals.add(gate);
+    const evidence = gateRow(state, gate).evidence?.hash;
+    return handle.executeUpdate<string, [unknown]>(name, { args: [{ gate, by, evidence }] });
+  };
+  return {
+    world,
+    handle,
+    status,
+    until,
+    answer,
+    approveUpTo: async (last) => {
+      for (const gate of ['begin', 'replace', 'reopen', 'cleanup'] as const) {
+        await answer(gate);
+        if (gate === last) return;
+      }
+    },
+    parked: () => until(({ stage, park }) => stage === 'parked' && park?.action === null),
+    resolve: async (action) => {
+      const { park } = await until((seen) => seen.park !== null && seen.park.action === null);
+      return handle.executeUpdate<string, [unknown]>('resolve', { args: [{ park: park?.id, action, by: 'ada' }] });
+    },
+  };
+}
+
+/** One server, one bundle and one worker for a suite; each test has a world and a workflow of its own. */
+export async function startHarness() {
+  const [env, workflowBundle] = await Promise.all([startTemporal(), bundle()]);
+  const taskQueue = 'pgleap';
+  const worlds = new Map<string, FakeWorld>();
+  const names = Object.keys(createWorld({ namespace: 'x', queue: taskQueue }).activities) as ActivityName[];
+  const activities = Object.fromEntries(
+    names.map((name) => [
+      name,
+      (...args: unknown[]) => {
+        const id = Context.current().info.workflowExecution?.workflowId ?? '';
+        const world = worlds.get(id);
+        if (!world) throw new Error(`no world for ${id}`);
+        return world.perform(name, args);
+      },
+    ]),
+  );
+  const worker = await Worker.create({
+    connection: env.nativeConnection,
+    taskQueue,
+    workflowBundle,
+    activities,
+    maxHeartbeatThrottleInterval: '100ms',
+    defaultHeartbeatThrottleInterval: '100ms',
+  });
+  const running = worker.run();
+  let count = 0;
+
+  function makeWorld(knobs: Partial<Knobs> = {}): { world: FakeWorld; workflowId: string } {
+    count += 1;
+    const namespace = knobs.namespace ?? `db-${count}`;
+    const world = createWorld({ queue: taskQueue, ...knobs, namespace });
+    const workflowId = `pgleap/${namespace}/postgres`;
+    worlds.set(workflowId, world);
+    return { world, workflowId };
+  }
+
+  async function start(
+    options: {
+      knobs?: Partial<Knobs>;
+      spec?: Record<string, unknown>;
+      memo?: Record<string, unknown>;
+      workflowId?: string;
+    } = {},
+  ): Promise<Upgrade> {
+    const made = makeWorld(options.knobs);
+    const workflowId = options.workflowId ?? made.workflowId;
+    worlds.set(workflowId, made.world);
+    const spec = made.world.spec(options.spec);
+    for (const [gate, { policy }] of Object.entries((spec['gates'] ?? {}) as Record<string, { policy?: string }>)) {
+      if (policy === 'auto') made.world.approvals.add(gate);
+    }
+    const handle = await env.client.workflow.start<typeof upgradePostgres>('upgradePostgres', {
+      workflowId,
+      taskQueue,
+      args: [spec],
+      workflowIdConflictPolicy: 'FAIL',
+      ...(options.memo ? { memo: { pgleap: options.memo } } : {}),
+    });
+    return follow(made.world, handle);
+  }
+
+  return {
+    env,
+    taskQueue,
+    workflowBundle,
+    worlds,
+    makeWorld,
+    start,
+    plan: (workflowId: string, spec: unknown) =>
+      env.client.workflow.execute<typeof planPostgres>('planPostgres', { workflowId, taskQueue, args: [spec] }),
+    close: async () => {
+      worker.shutdown();
+      await running;
+      await env.teardown();
+    },
+  };
+}
+
+export type Harness = Awaited<ReturnType<typeof startHarness>>;
+export type { TestWorkflowEnvironment };
