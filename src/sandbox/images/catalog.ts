@@ -28,17 +28,21 @@ export const ROOT_USER: ImageUser = { uid: 0, gid: 0, home: '/root' };
 export const POSTGRES_USER: ImageUser = { uid: 999, gid: 999, home: '/var/lib/postgresql' };
 export const NOBODY_USER: ImageUser = { uid: 65534, gid: 65534, home: '/nonexistent' };
 
-const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+/** Unlike the official image's, with PostgreSQL before /usr/bin: the host may have client tools of its own there. */
+function searchPath(major: PostgresMajor): string {
+  return `/usr/local/sbin:/usr/local/bin:/usr/lib/postgresql/${major}/bin:/usr/sbin:/usr/bin:/sbin:/bin`;
+}
+
 const SERVICES_SOURCE = join(import.meta.dirname, '..', 'services');
 /** The newest major: its client tools serve every older server. */
 const CLIENT_MAJOR: PostgresMajor = 18;
 
-const POSTGRES_IMAGES: Record<string, PostgresMajor> = {
-  'postgres:15': 15,
-  'postgres:16': 16,
-  'postgres:17': 17,
-  'postgres:18': 18,
-};
+const POSTGRES_IMAGES = new Map<string, PostgresMajor>([
+  ['postgres:15', 15],
+  ['postgres:16', 16],
+  ['postgres:17', 17],
+  ['postgres:18', 18],
+]);
 
 async function postgresImage(cacheDir: string, major: PostgresMajor, locale: string): Promise<Image> {
   // From 18 on the volume is one level higher, so that pg_upgrade --link can reach the old and the new side.
@@ -56,7 +60,7 @@ async function postgresImage(cacheDir: string, major: PostgresMajor, locale: str
     entrypoint: ['docker-entrypoint.sh'],
     cmd: ['postgres'],
     env: {
-      PATH: `${SYSTEM_PATH}:/usr/lib/postgresql/${major}/bin`,
+      PATH: searchPath(major),
       PG_MAJOR: String(major),
       PGDATA: pgdata,
       LANG: locale,
@@ -73,7 +77,7 @@ async function clientImage(cacheDir: string, locale: string): Promise<Image> {
     directories: [],
     entrypoint: ['sh'],
     cmd: [],
-    env: { PATH: `${SYSTEM_PATH}:/usr/lib/postgresql/${CLIENT_MAJOR}/bin`, LANG: locale },
+    env: { PATH: searchPath(CLIENT_MAJOR), LANG: locale },
     user: NOBODY_USER,
     stopSignal: 'SIGTERM',
   };
@@ -86,7 +90,7 @@ async function clientImage(cacheDir: string, locale: string): Promise<Image> {
  * @throws ImageNotFound for every other reference
  */
 export async function findImage(reference: string, cacheDir: string, locale: string): Promise<Image> {
-  const major = POSTGRES_IMAGES[reference];
+  const major = POSTGRES_IMAGES.get(reference);
   if (major !== undefined) return postgresImage(cacheDir, major, locale);
   if (reference === 'pgleap/sandbox-backup:1') return clientImage(cacheDir, locale);
   if (reference === 'pgleap/sandbox-service:1') {
@@ -101,6 +105,6 @@ export async function findImage(reference: string, cacheDir: string, locale: str
       cmd: ['/app/service.ts'],
     };
   }
-  const known = [...Object.keys(POSTGRES_IMAGES), 'pgleap/sandbox-service:1', 'pgleap/sandbox-backup:1'];
+  const known = [...POSTGRES_IMAGES.keys(), 'pgleap/sandbox-service:1', 'pgleap/sandbox-backup:1'];
   throw new ImageNotFound(`The sandbox has no image ${reference}; it has ${known.join(', ')}.`);
 }

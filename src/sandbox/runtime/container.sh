@@ -2,12 +2,12 @@
 # First process of a new container, in fresh mount, pid, network, uts and ipc namespaces that still show the host's
 # files. Wires the network, mounts the container's root, moves into it and becomes the container's own program.
 # Arguments: net namespace of the node, veth name, address, host name, root directory, fstab, image layers' directory,
-# PATH inside; then the program. Everything else of the environment is the container's. Descriptor 3 takes the report:
-# the pid as the host sees it, "ready", or whatever went wrong.
+# PATH inside; then the program. Everything else of the environment is the container's. Descriptor 3 takes the report
+# (the pid as the host sees it, "ready", or whatever went wrong), 6 is the program's standard error.
 set -eu
 node=$1 veth=$2 address=$3 name=$4 root=$5 fstab=$6 layers=$7 path=$8
 shift 8
-exec 5>&2 2>&3
+exec 2>&3
 trap 'echo "the container could not be set up" >&3' EXIT
 
 # /proc is still the host's, so this is the pid by which the host can signal and enter the container.
@@ -36,7 +36,7 @@ umount -n -l /.old
 
 trap - EXIT
 echo ready >&3
-exec 2>&5 5>&- 3>&-
+exec 2>&6 6>&- 3>&-
 PATH=$path
 export PATH
 exec "$@"

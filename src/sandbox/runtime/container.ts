@@ -95,18 +95,9 @@ async function launch(spec: ContainerSpec, place: ContainerPlace, env: NodeJS.Pr
     try {
       const path = env['PATH'] ?? HOST_PATH;
       const wiring = [`/proc/${node.pid}/ns/net`, veth, ip, hostname, root, fstab, dirname(image.layer), path];
-      const unshare = [host.tools.unshare, ...NAMESPACES, '--fork', '--kill-child'];
       const [command, ...args] = node.enter;
-      args.push(
-        '--',
-        ...unshare,
-        '/bin/sh',
-        CONTAINER_SCRIPT,
-        ...wiring,
-        ...asUser(image.user, host),
-        '--',
-        ...program,
-      );
+      args.push('--', host.tools.unshare, ...NAMESPACES, '/bin/sh', '-c', WAIT_FOR_FIRST, CONTAINER_SCRIPT, ...wiring);
+      args.push(...asUser(image.user, host), '--', ...program);
       return spawn(command, args, {
         stdio: ['ignore', log, log, 'pipe'],
         detached: true,
@@ -121,6 +112,8 @@ async function launch(spec: ContainerSpec, place: ContainerPlace, env: NodeJS.Pr
   }
 }
 
+/** The shell's child is pid 1 of the new pid namespace. `unshare --fork` would wait too, but forgets a SIGKILL. */
+const WAIT_FOR_FIRST = 'exec 6>&2 2>/dev/null; /bin/sh "$0" "$@"; exit $?';
 const CONTAINER_SCRIPT = join(import.meta.dirname, 'container.sh');
 
 /** Without root there is one user id only. It must not be 0, which PostgreSQL refuses, so its owner's stands in. */
