@@ -124,7 +124,7 @@ SQL
 sed -i "s/AND c.oid = ANY/AND c.relispopulated AND c.oid = ANY/" rows.sql
 
 {
-  lines relation "$relation" "format('kind=%s persistence=%s owner=%s method=%s tablespace=%s identity=%s populated=%s acl=%s columns=%s', c.relkind, c.relpersistence, pg_get_userbyid(c.relowner), (SELECT amname FROM pg_am WHERE oid = c.relam), (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), c.relreplident, c.relispopulated, $(acl c.relacl r c.relowner), $(hash "(SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated, (SELECT collname FROM pg_collation WHERE oid = a.attcollation)), ',' ORDER BY a.attname COLLATE \"C\") FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"))" \
+  lines relation "$relation" "format('kind=%s persistence=%s owner=%s method=%s tablespace=%s identity=%s populated=%s acl=%s columns=%s', c.relkind, c.relpersistence, pg_get_userbyid(c.relowner), (SELECT amname FROM pg_am WHERE oid = c.relam), (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), c.relreplident, c.relispopulated, $(acl c.relacl r c.relowner), $(hash "(SELECT string_agg(concat_ws(' ', a.attname, replace(format_type(a.atttypid, a.atttypmod), '\"json\"', 'json'), a.attnotnull, a.attidentity, a.attgenerated, (SELECT collname FROM pg_collation WHERE oid = a.attcollation)), ',' ORDER BY a.attname COLLATE \"C\") FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"))" \
     <<<"$tables AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')"
   lines function "$(name_of n.nspname) || '.' || $(name_of p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')'" \
     "$(hash "concat_ws(E'\\\\n', p.prosrc, p.probin, p.proconfig)")" \
@@ -135,6 +135,9 @@ sed -i "s/AND c.oid = ANY/AND c.relispopulated AND c.oid = ANY/" rows.sql
     <<<"FROM pg_rewrite AS w JOIN pg_class AS c ON c.oid = w.ev_class JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE $user_schema AND $(outside pg_class c.oid)"
   lines defaults "format('%s for %s in %s', d.defaclobjtype, pg_get_userbyid(d.defaclrole), coalesce((SELECT nspname FROM pg_namespace WHERE oid = d.defaclnamespace), 'all schemas'))" "$(acl d.defaclacl r d.defaclrole)" \
     <<<"FROM pg_default_acl AS d"
+  lines policy "format('%s on %s', $(name_of o.polname), $relation)" \
+    "coalesce((SELECT string_agg(pg_get_userbyid(role)::text, ', ' ORDER BY pg_get_userbyid(role)::text COLLATE \"C\") FROM unnest(o.polroles) AS role WHERE role <> 0), 'PUBLIC')" \
+    <<<"FROM pg_policy AS o JOIN pg_class AS c ON c.oid = o.polrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
   lines extension e.extname "$(name_of n.nspname)" <<<"FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace"
   lines note "'extension ' || e.extname" e.extversion <<<"FROM pg_extension AS e"
   cat <<SQL
@@ -163,6 +166,10 @@ function flush(  i, text) {
   while (count > 0 && line[count] == "") count--
   if (type == "TABLE" || type == "FOREIGN TABLE" || type == "DOMAIN") relax()
   if (type ~ /ACL$/ || (type == "TABLE" && inherits)) order()
+  # A keyword since 16, and then no longer quoted where it names the type.
+  for (i = 1; i <= count; i++) gsub(/"json"/, "json", line[i])
+  # The roles come in the order of their oids, which a restore does not keep; lines of kind policy name them.
+  if (type == "POLICY") for (i = 1; i <= count; i++) sub(/ TO ("([^"]|"")*"|PUBLIC)(, ("([^"]|"")*"|PUBLIC))*/, "", line[i])
   if (type == "VIEW" || type == "MATERIALIZED VIEW" || type == "RULE" || type == "POLICY" || atomic) {
     text = ""
     for (i = 1; i <= count; i++) text = text line[i]
@@ -293,10 +300,10 @@ sum=$(sha512sum <"$file.tmp")
 mv "$file.notes.tmp" "$file.notes"
 mv "$file.tmp" "$file"
 echo "$total $total" >"$PGLEAP_JOB/progress"
-awk -F '\t' -v sha512="${sum%% *}" -v bytes="$(stat -c %s "$file")" -v roles="$roles" -v databases="${#databases[@]}" '
+awk -F '\t' -v sha512="${sum%% *}" -v bytes="$(stat -c %s "$file")" -v roles="$roles" -v databases="${#databases[@]}" -v seconds="$SECONDS" '
   $1 == "rows" { tables++; split($4, part, " "); rows += part[1] }
   $1 == "sequence" { sequences++ }
   $1 == "largeobject" { large++ }
-  END { printf "{\"sha512\":\"%s\",\"bytes\":%s,\"databases\":%d,\"tables\":%d,\"rows\":%.0f,\"sequences\":%d,\"largeObjects\":%d,\"roles\":%d}\n", sha512, bytes, databases, tables, rows, sequences, large, roles }' "$file"
+  END { printf "{\"sha512\":\"%s\",\"bytes\":%s,\"databases\":%d,\"tables\":%d,\"rows\":%.0f,\"sequences\":%d,\"largeObjects\":%d,\"roles\":%d,\"seconds\":%d}\n", sha512, bytes, databases, tables, rows, sequences, large, roles, seconds }' "$file"
 cd ..
 rm -rf work
