@@ -60,16 +60,18 @@ interface Executed {
   stderr: string;
 }
 
+function collect(into: Buffer[]): Writable {
+  return new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      into.push(chunk);
+      done();
+    },
+  });
+}
+
 async function exec(pod: string, command: string[], stdin?: PassThrough): Promise<Executed> {
   const stdout: Buffer[] = [];
   const stderr: Buffer[] = [];
-  const collect = (into: Buffer[]) =>
-    new Writable({
-      write(chunk: Buffer, _encoding, done) {
-        into.push(chunk);
-        done();
-      },
-    });
   const status = await new Promise<V1Status>((resolve, reject) => {
     new Exec(world.config)
       .exec(namespace, pod, 'main', command, collect(stdout), collect(stderr), stdin ?? null, false, resolve)

@@ -33,7 +33,10 @@ afterAll(async () => {
   expect(world.problems).toEqual([]);
 });
 
-function claimOf(name: string, more: V1PersistentVolumeClaim['spec'] = {}): V1PersistentVolumeClaim {
+function claimOf(
+  name: string,
+  more: Partial<NonNullable<V1PersistentVolumeClaim['spec']>> = {},
+): V1PersistentVolumeClaim {
   const resources = { requests: { storage: '12Gi' } };
   return { metadata: { name }, spec: { accessModes: ['ReadWriteOncePod'], resources, ...more } };
 }

@@ -80,11 +80,15 @@ test('objects are made, read, replaced, patched in four ways and deleted', async
   const replaced = await core.replaceNamespacedConfigMap({
     name: 'crud',
     namespace,
-    body: { ...made, data: { b: '2' } },
+    body: { metadata: made.metadata ?? {}, data: { b: '2' } },
   });
   expect(replaced.data).toEqual({ b: '2' });
   expect(Number(replaced.metadata?.resourceVersion)).toBeGreaterThan(Number(made.metadata?.resourceVersion));
-  const stale = core.replaceNamespacedConfigMap({ name: 'crud', namespace, body: { ...made, data: {} } });
+  const stale = core.replaceNamespacedConfigMap({
+    name: 'crud',
+    namespace,
+    body: { metadata: made.metadata ?? {}, data: {} },
+  });
   expect(await refusal(stale)).toMatchObject({ code: 409, reason: 'Conflict' });
 
   await core.patchNamespacedConfigMap({ name: 'crud', namespace, body: { data: { c: '3', b: null } } }, merge);
@@ -112,14 +116,16 @@ test('objects are made, read, replaced, patched in four ways and deleted', async
 
 test('server-side apply creates, merges beside others, and removes what it applied before and leaves out', async () => {
   const api = KubernetesObjectApi.makeApiClient(world.config);
-  const object = (data: Record<string, string>) => ({
-    apiVersion: 'v1',
-    kind: 'ConfigMap',
-    metadata: { name: 'applied', namespace: 'default' },
-    data,
-  });
+  const metadata = { name: 'applied', namespace: 'default' };
   const apply = (data: Record<string, string>) =>
-    api.patch(object(data), undefined, undefined, 'pgleap', true, PatchStrategy.ServerSideApply);
+    api.patch(
+      { apiVersion: 'v1', kind: 'ConfigMap', metadata, data },
+      undefined,
+      undefined,
+      'pgleap',
+      true,
+      PatchStrategy.ServerSideApply,
+    );
   await apply({ mine: '1', other: '1' });
   await core.patchNamespacedConfigMap(
     { name: 'applied', namespace: 'default', body: { data: { theirs: '1' } } },
@@ -173,12 +179,9 @@ test('lists select by labels in both notations and by fields, and page', async (
   expect(byName.items).toHaveLength(1);
   const first = await core.listNamespacedConfigMap({ namespace, labelSelector: 'group=sel', limit: 2 });
   expect(first.items).toHaveLength(2);
-  const rest = await core.listNamespacedConfigMap({
-    namespace,
-    labelSelector: 'group=sel',
-    limit: 2,
-    _continue: first.metadata?._continue ?? '',
-  });
+  const { _continue: next = '' } = first.metadata ?? {};
+  const query = { namespace, labelSelector: 'group=sel', limit: 2, _continue: next };
+  const rest = await core.listNamespacedConfigMap(query);
   expect(rest.items.map((item) => item.metadata?.name)).toEqual(['sel-c']);
 });
 
@@ -213,16 +216,20 @@ test('a lease is a lock: an update needs the version it read', async () => {
   const taken = await leases.replaceNamespacedLease({
     name: 'lock',
     namespace,
-    body: { ...made, spec: { holderIdentity: 'two' } },
+    body: { metadata: made.metadata ?? {}, spec: { holderIdentity: 'two' } },
   });
   const late = leases.replaceNamespacedLease({
     name: 'lock',
     namespace,
-    body: { ...made, spec: { holderIdentity: 'x' } },
+    body: { metadata: made.metadata ?? {}, spec: { holderIdentity: 'x' } },
   });
   expect(await refusal(late)).toMatchObject({ code: 409 });
   const { resourceVersion: _gone, ...metadata } = taken.metadata ?? {};
-  const blind = leases.replaceNamespacedLease({ name: 'lock', namespace, body: { ...taken, metadata } });
+  const blind = leases.replaceNamespacedLease({
+    name: 'lock',
+    namespace,
+    body: { metadata, spec: { holderIdentity: 'x' } },
+  });
   expect(await refusal(blind)).toMatchObject({ code: 422 });
 });
 

@@ -1,13 +1,14 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { parse as parseYaml } from 'yaml';
+import { randomSuffix } from './controllers/pods.ts';
 import { applyDefaults } from './defaults.ts';
 import { alreadyExists, ApiFailure, badRequest, invalid, notFound, type StatusBody } from './failures.ts';
 import { mergeApplied, recordManager } from './managed.ts';
 import { timestamp, type AnyObject, type Meta } from './objects.ts';
 import { isObject, jsonPatch, mergePatch, strategicMerge, type Json } from './patch.ts';
 import { groupVersion, infoOf, type ResourceInfo } from './resources.ts';
-import type { Store, Unstamped } from './store.ts';
+import type { Store } from './store.ts';
 import { checkPreconditions, validate, validateUpdate } from './validate.ts';
 
 /** One write, whichever way it came in. */
@@ -41,7 +42,7 @@ export function createObject(target: Target, body: unknown): AnyObject {
   const { store, info } = target;
   const incoming = readBody(target, body);
   const meta = incoming.metadata as Partial<Meta>;
-  if (!meta.name && meta.generateName) meta.name = `${meta.generateName}${suffix()}`;
+  if (!meta.name && meta.generateName) meta.name = `${meta.generateName}${randomSuffix()}`;
   if (!meta.name) {
     throw invalid(info, '', [
       {
@@ -70,14 +71,9 @@ export function createObject(target: Target, body: unknown): AnyObject {
     return {
       ...incoming,
       metadata: { ...incoming.metadata, creationTimestamp: timestamp(), generation: 1 },
-    } as AnyObject;
+    };
   }
-  return store.insert(info.resource, incoming as Unstamped<typeof info.resource>);
-}
-
-function suffix(): string {
-  const letters = 'bcdfghjklmnpqrstvwxz2456789';
-  return [...randomBytes(5)].map((byte) => letters[byte % letters.length]).join('');
+  return store.insert(info.resource, incoming);
 }
 
 /** Defaults, admission and validation, in the order of the real server. */
@@ -180,14 +176,18 @@ function write(target: Target, stored: AnyObject, incoming: AnyObject, operation
       next,
     );
   }
-  return target.dryRun ? next : store.replace(info.resource, next as never);
+  return target.dryRun ? next : store.replace(info.resource, next);
 }
 
 function serverOwned(meta: Meta): Partial<Meta> {
   const { name, namespace, uid, resourceVersion, creationTimestamp, generation } = meta;
   const { deletionTimestamp, deletionGracePeriodSeconds } = meta;
   return {
-    ...{ name, uid, resourceVersion, creationTimestamp, generation },
+    name,
+    uid,
+    resourceVersion,
+    creationTimestamp,
+    generation,
     ...(namespace === undefined ? {} : { namespace }),
     ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }),
     ...(deletionGracePeriodSeconds === undefined ? {} : { deletionGracePeriodSeconds }),

@@ -12,7 +12,7 @@ import type { Store } from './store.ts';
 export interface ExecOptions {
   store: Store;
   token: string;
-  containerOf(pod: Pod): RunningContainer | undefined;
+  containerOf: (pod: Pod) => RunningContainer | undefined;
 }
 
 /** The versions with a status channel; v5 alone can close stdin. The first one that the client offers is taken. */
@@ -180,6 +180,7 @@ function pipeIn(ws: WebSocket, child: ChildProcess, wanted: boolean): void {
   // The process may end without reading all of it.
   stdin.on('error', () => undefined);
   if (!wanted) stdin.end();
+  // Not at once when write() says so: a pipe takes 16 KB, and each pause costs a turn of the socket.
   stdin.on('drain', () => ws.resume());
   ws.on('message', (message: RawData) => {
     const data = Buffer.isBuffer(message)
@@ -187,6 +188,9 @@ function pipeIn(ws: WebSocket, child: ChildProcess, wanted: boolean): void {
       : Buffer.concat(Array.isArray(message) ? message : [Buffer.from(message)]);
     const [number, closed] = data;
     if (number === channel.close && closed === channel.stdin) stdin.end();
-    else if (number === channel.stdin && stdin.writable && !stdin.write(data.subarray(1))) ws.pause();
+    else if (number === channel.stdin && stdin.writable) {
+      stdin.write(data.subarray(1));
+      if (stdin.writableLength > highWater) ws.pause();
+    }
   });
 }

@@ -1,7 +1,7 @@
 import { createReadStream, statSync, watch, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
-import { ApiFailure, badRequest } from './failures.ts';
+import { badRequest, type ApiFailure } from './failures.ts';
 import type { PodLog } from './kubelet.ts';
 
 export interface LogFile extends PodLog {
@@ -30,11 +30,12 @@ export function openLog(path: string): LogFile {
         timer ??= setTimeout(mark, markEveryMs, Date.now());
       });
       watcher.on('error', () => undefined);
-      log.ended = exited.then(() => {
+      const stop = () => {
         clearTimeout(timer);
         watcher.close();
         mark(Date.now());
-      });
+      };
+      log.ended = exited.then(stop);
     },
   };
   return log;
@@ -144,10 +145,11 @@ async function followLog(
   };
   const watcher = watch(log.path, stir);
   response.on('close', stir);
-  void log.ended.then(() => {
+  const end = () => {
     over = true;
     stir();
-  });
+  };
+  void log.ended.then(end);
   try {
     for (;;) {
       const last = over;

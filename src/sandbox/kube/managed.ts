@@ -16,7 +16,8 @@ export function recordManager(
   operation: Operation,
   object?: AnyObject,
 ): ManagedFields {
-  const apiVersion = object?.apiVersion ?? (isObject(applied) ? String(applied['apiVersion'] ?? 'v1') : 'v1');
+  const given = isObject(applied) ? applied['apiVersion'] : undefined;
+  const apiVersion = object?.apiVersion ?? (typeof given === 'string' ? given : 'v1');
   const others = (before ?? []).filter((one) => one.manager !== manager || one.operation !== operation);
   const entry = { manager, operation, apiVersion, time: timestamp(), fieldsType: 'FieldsV1' };
   const fieldsV1 = operation === 'Apply' && isObject(applied) ? fieldsOf('', ownedPart(applied)) : {};
@@ -53,7 +54,7 @@ export function mergeApplied(stored: AnyObject, configuration: Json, manager: st
   const merged = structuredClone(strategicMerge(stored as unknown as Json, configuration));
   if (isObject(earlier) && isObject(merged)) removeLeftOut(merged, earlier, fieldsOf('', ownedPart(configuration)));
   if (isObject(merged) && isObject(merged['metadata'])) {
-    merged['metadata']['managedFields'] = recordManager(fields, configuration, manager, 'Apply') as unknown as Json;
+    merged['metadata']['managedFields'] = recordManager(fields, configuration, manager, 'Apply') as Json;
   }
   return merged;
 }
@@ -71,11 +72,6 @@ function removeLeftOut(target: JsonObject, earlier: JsonObject, now: JsonObject)
 }
 
 function keptItems(items: Json[], earlier: JsonObject, now: JsonObject): Json[] {
-  const entryOf = (item: Json, tree: JsonObject) =>
-    Object.keys(tree).find((entry) => {
-      const [field, value] = Object.entries(JSON.parse(entry.slice(2)) as JsonObject)[0] ?? [];
-      return field !== undefined && isObject(item) && item[field] === value;
-    });
   return items.filter((item) => {
     const before = entryOf(item, earlier);
     if (before === undefined) return true;
@@ -84,5 +80,13 @@ function keptItems(items: Json[], earlier: JsonObject, now: JsonObject): Json[] 
     const children = earlier[before];
     if (isObject(item) && isObject(children) && isObject(kept)) removeLeftOut(item, children, kept);
     return true;
+  });
+}
+
+/** The entry of a FieldsV1 tree that stands for this item of a list. */
+function entryOf(item: Json, tree: JsonObject): string | undefined {
+  return Object.keys(tree).find((entry) => {
+    const [field, value] = Object.entries(JSON.parse(entry.slice(2)) as JsonObject)[0] ?? [];
+    return field !== undefined && isObject(item) && item[field] === value;
   });
 }

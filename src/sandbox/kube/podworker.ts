@@ -78,23 +78,24 @@ export function startPod(
     await sleep(ms, undefined, { signal: ending.signal }).catch(() => undefined);
   }
 
+  function allAttached(): boolean {
+    const pod = current();
+    return pod === undefined || volumesOf(store, pod).every((volume) => isAttached(store, volume));
+  }
+
   /** Resolves when every volume is attached, or the pod ends. */
   async function attached(): Promise<void> {
-    const ready = () => {
-      const pod = current();
-      return pod === undefined || volumesOf(store, pod).every((volume) => isAttached(store, volume));
-    };
-    if (ready() || ending.signal.aborted) return;
+    if (allAttached() || ending.signal.aborted) return;
     await new Promise<void>((resolve) => {
       const stop = store.subscribe((change) => {
-        if (change.resource === 'volumeattachments' && ready()) finish();
+        if (change.resource === 'volumeattachments' && allAttached()) go();
       });
-      const finish = () => {
+      const go = () => {
         stop();
-        ending.signal.removeEventListener('abort', finish);
+        ending.signal.removeEventListener('abort', go);
         resolve();
       };
-      ending.signal.addEventListener('abort', finish);
+      ending.signal.addEventListener('abort', go);
     });
   }
 
@@ -248,7 +249,8 @@ export function startPod(
     terminate(ms) {
       graceMs = ms;
       if (!ending.signal.aborted) {
-        if (running !== undefined) say('Normal', 'Killing', `Stopping container ${running.ip}`);
+        if (running !== undefined)
+          say('Normal', 'Killing', `Stopping container ${current()?.spec.containers[0]?.name}`);
         ending.abort();
       } else void running?.stop(ms);
     },

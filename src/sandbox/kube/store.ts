@@ -61,9 +61,9 @@ export function createStore(): Store {
 
   function record<R extends Resource>(type: Change['type'], resource: R, object: Kinds[R]): void {
     const change: Change<R> = { type, resource, object, version };
-    changes.push(change as unknown as Change);
+    changes.push(change);
     if (changes.length > keptChanges * 1.2) changes = changes.slice(-keptChanges);
-    for (const listener of listeners) listener(change as unknown as Change);
+    for (const listener of listeners) listener(change);
   }
 
   function stamp<R extends Resource>(object: Kinds[R]): Kinds[R] {
@@ -72,12 +72,8 @@ export function createStore(): Store {
     return object;
   }
 
-  function key(namespace: string | undefined, name: string): string {
-    return `${namespace ?? ''}/${name}`;
-  }
-
   const store: Store = {
-    get: (resource, namespace, name) => table(resource).get(key(namespace, name)),
+    get: (resource, namespace, name) => table(resource).get(keyIn(namespace, name)),
 
     list(resource, namespace) {
       const all = [...table(resource).entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, object]) => object);
@@ -85,7 +81,7 @@ export function createStore(): Store {
     },
 
     insert<R extends Resource>(resource: R, object: Unstamped<R>) {
-      const name = key(object.metadata.namespace, object.metadata.name);
+      const name = keyIn(object.metadata.namespace, object.metadata.name);
       if (table(resource).has(name)) throw new Error(`${resource} ${name} exists already`);
       const copy = structuredClone(object) as Kinds[R];
       copy.metadata.uid = object.metadata.uid ?? randomUUID();
@@ -97,7 +93,7 @@ export function createStore(): Store {
     },
 
     replace<R extends Resource>(resource: R, object: Kinds[R]) {
-      const name = key(object.metadata.namespace, object.metadata.name);
+      const name = keyIn(object.metadata.namespace, object.metadata.name);
       const before = table(resource).get(name);
       const copy = structuredClone(object);
       if (before !== undefined) {
@@ -116,7 +112,7 @@ export function createStore(): Store {
     },
 
     mutate<R extends Resource>(resource: R, namespace: string, name: string, change: (draft: Kinds[R]) => void) {
-      const before = table(resource).get(key(namespace, name));
+      const before = table(resource).get(keyIn(namespace, name));
       if (before === undefined) return undefined;
       const draft = structuredClone(before);
       change(draft);
@@ -148,6 +144,10 @@ export function createStore(): Store {
     version: () => version,
   };
   return store;
+}
+
+function keyIn(namespace: string | undefined, name: string): string {
+  return `${namespace ?? ''}/${name}`;
 }
 
 function specOf(object: AnyObject): unknown {

@@ -251,13 +251,9 @@ const updateRules: { [R in Resource]?: UpdateRule<Kinds[R]> } = {
     return isDeepStrictEqual(rest(before.spec), rest(after.spec)) ? [] : [forbidden('spec', why)];
   },
   pods(before, after) {
-    const fixed = ({ containers, activeDeadlineSeconds: _a, tolerations: _t, ...rest }: Kinds['pods']['spec']) => ({
-      ...rest,
-      containers: containers.map((container) => ({ ...container, image: '' })),
-    });
     const why =
       'pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)';
-    return isDeepStrictEqual(fixed(before.spec), fixed(after.spec)) ? [] : [forbidden('spec', why)];
+    return isDeepStrictEqual(fixedPart(before.spec), fixedPart(after.spec)) ? [] : [forbidden('spec', why)];
   },
   persistentvolumeclaims(before, after) {
     const rest = ({ resources, volumeAttributesClassName: _v, volumeName, ...spec }: Claim['spec']) => ({
@@ -280,14 +276,8 @@ const updateRules: { [R in Resource]?: UpdateRule<Kinds[R]> } = {
     return [forbidden('spec', 'only bound claims can be expanded')];
   },
   persistentvolumes(before, after) {
-    const source = ({ csi, hostPath, local, nfs }: Kinds['persistentvolumes']['spec']) => ({
-      csi,
-      hostPath,
-      local,
-      nfs,
-    });
     return [
-      ...(isDeepStrictEqual(source(before.spec), source(after.spec))
+      ...(isDeepStrictEqual(sourceOf(before.spec), sourceOf(after.spec))
         ? []
         : [forbidden('spec.persistentvolumesource', 'spec.persistentvolumesource is immutable after creation')]),
       ...same('spec.volumeMode', before.spec.volumeMode, after.spec.volumeMode),
@@ -311,3 +301,17 @@ const updateRules: { [R in Resource]?: UpdateRule<Kinds[R]> } = {
     ...same('parameters', before.parameters, after.parameters),
   ],
 };
+
+/** What can't change in a pod. */
+function fixedPart({
+  containers,
+  activeDeadlineSeconds: _a,
+  tolerations: _t,
+  ...rest
+}: Kinds['pods']['spec']): unknown {
+  return { ...rest, containers: containers.map((container) => ({ ...container, image: '' })) };
+}
+
+function sourceOf({ csi, hostPath, local, nfs }: Kinds['persistentvolumes']['spec']): unknown {
+  return { csi, hostPath, local, nfs };
+}

@@ -11,27 +11,28 @@ const finalizers = ['foregroundDeletion', 'orphan'];
 export function startCollector(context: Context): Controller {
   const { store } = context;
   const queue = startQueue('gc', context, (key) => reconcile(store, key));
-  const take = (resource: Resource, type: string, object: AnyObject): string[] => {
-    const { metadata } = object;
-    const keys: string[] = [];
-    if (type === 'DELETED') {
-      keys.push(`owner ${metadata.uid}`);
-      // Owners and namespaces in deletion wait for this one to go.
-      for (const owner of metadata.ownerReferences ?? []) keys.push(`held ${owner.uid}`);
-    }
-    if (metadata.ownerReferences !== undefined && type === 'ADDED') keys.push(`orphan ${metadata.uid}`);
-    if (metadata.deletionTimestamp !== undefined) keys.push(`held ${metadata.uid}`);
-    const namespace = resource === 'namespaces' ? metadata.name : metadata.namespace;
-    if (namespace !== undefined && (type === 'DELETED' || metadata.deletionTimestamp !== undefined)) {
-      keys.push(`namespace ${namespace}`);
-    }
-    return keys;
-  };
   const sources = collected.map((resource) => [
     resource,
-    (change: { type: string; object: AnyObject }) => take(resource, change.type, change.object),
+    (change: { type: string; object: AnyObject }) => keysOf(resource, change.type, change.object),
   ]);
   return feed(store, queue, Object.fromEntries(sources) as Parameters<typeof feed>[2]);
+}
+
+function keysOf(resource: Resource, type: string, object: AnyObject): string[] {
+  const { metadata } = object;
+  const keys: string[] = [];
+  if (type === 'DELETED') {
+    keys.push(`owner ${metadata.uid}`);
+    // Owners and namespaces in deletion wait for this one to go.
+    for (const owner of metadata.ownerReferences ?? []) keys.push(`held ${owner.uid}`);
+  }
+  if (metadata.ownerReferences !== undefined && type === 'ADDED') keys.push(`orphan ${metadata.uid}`);
+  if (metadata.deletionTimestamp !== undefined) keys.push(`held ${metadata.uid}`);
+  const namespace = resource === 'namespaces' ? metadata.name : metadata.namespace;
+  if (namespace !== undefined && (type === 'DELETED' || metadata.deletionTimestamp !== undefined)) {
+    keys.push(`namespace ${namespace}`);
+  }
+  return keys;
 }
 
 interface Entry {

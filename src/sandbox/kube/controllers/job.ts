@@ -45,9 +45,9 @@ function reconcile(context: Context, key: string, queue: Queue): void {
     for (const pod of active) store.remove('pods', namespace, pod.metadata.name);
   } else {
     const wait = nextStart(failed) - Date.now();
-    const wanted = Math.min(parallelism, completions - succeeded);
-    if (active.length < wanted && wait > 0) queue.add(key, wait);
-    for (let count = active.length; count < wanted && wait <= 0; count += 1) {
+    const missing = Math.min(parallelism, completions - succeeded) - active.length;
+    if (missing > 0 && wait > 0) queue.add(key, wait);
+    for (let count = wait > 0 ? missing : 0; count < missing; count += 1) {
       const pod = createPod(store, job, job.spec.template, { name: `${name}-${randomSuffix()}` });
       recorder('job-controller', job, 'Normal', 'SuccessfulCreate', `Created pod: ${pod.metadata.name}`);
       active.push(pod);

@@ -47,8 +47,9 @@ export function startQueue(
 
   function drain(): void {
     planned = false;
-    for (const key of [...waiting]) {
-      if (closed || running.has(key)) continue;
+    // A key that is running stays in the set, and is taken up when it ends.
+    const due = [...waiting].filter((key) => !running.has(key));
+    for (const key of closed ? [] : due) {
       waiting.delete(key);
       running.set(
         key,
