@@ -7,7 +7,7 @@ import { request } from 'node:http';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { z } from 'zod';
 import { createRuntime } from '../../src/sandbox/runtime/runtime.ts';
 import {
@@ -21,6 +21,7 @@ const PROJECT = join(import.meta.dirname, '..', '..');
 const CACHE = join(PROJECT, '.cache', 'sandbox');
 const RUNTIME_MODULE = join(PROJECT, 'src', 'sandbox', 'runtime', 'runtime.ts');
 const IMAGE_TIMEOUT_MS = 180_000;
+vi.setConfig({ testTimeout: 60_000 });
 
 let base = '';
 let runtime: Runtime;

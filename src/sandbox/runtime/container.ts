@@ -73,11 +73,14 @@ export async function startContainer(spec: ContainerSpec, place: ContainerPlace)
       // The node's user namespace gives the right to enter; the container's own, joined last, takes it away again.
       const enter: [string, ...string[]] = host.rootless ? [...node.enter, ...target, ...ROOTLESS_ENTER] : target;
       const [command, ...args] = enter;
-      return spawn(command, [...args, '--', ...program, ...argv], {
+      const entered = spawn(command, [...args, '--', ...program, ...argv], {
         stdio: ['pipe', 'pipe', 'pipe'],
         detached: true,
         env,
       });
+      // A program need not read all its input; what it made of it is told by its exit code.
+      entered.stdin.on('error', () => undefined);
+      return entered;
     },
   };
 }
