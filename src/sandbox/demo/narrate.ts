@@ -3,7 +3,8 @@ import { styleText } from 'node:util';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { cancel, isCancel, select } from '@clack/prompts';
 import type { Session } from '../../client/connection.ts';
-import { sendMessage, upgradeStatus } from '../../client/upgrades.ts';
+import { progressText } from '../../client/text.ts';
+import { describeUpgrade, sendMessage, upgradeStatus } from '../../client/upgrades.ts';
 import { duration, temporalCommand } from '../../domain/details.ts';
 import { UserError } from '../../domain/exit-codes.ts';
 import { gates, type PhaseName } from '../../domain/phases.ts';
@@ -41,7 +42,17 @@ export interface Terminal {
 }
 
 export function say(terminal: Terminal, text = ''): void {
-  terminal.out.write(`${text}\n`);
+  terminal.out.write(terminal.out.isTTY ? `${CLEAR_LINE}${text}\n` : `${text}\n`);
+}
+
+const CLEAR_LINE = '\r\u001b[2K';
+
+/** One line that the next one replaces; only where there is somebody to see it move. */
+async function showProgress(session: Session, workflowId: string, terminal: Terminal): Promise<void> {
+  if (!terminal.out.isTTY) return;
+  const { activities } = await describeUpgrade(session, workflowId);
+  const lines = activities.flatMap(({ progress }) => (progress === null ? [] : [progressText(progress)]));
+  terminal.out.write(CLEAR_LINE + style(terminal, 'dim', lines.join(' ').slice(0, terminal.out.columns - 1)));
 }
 
 export function style(terminal: Terminal, format: Parameters<typeof styleText>[0], text: string): string {
@@ -54,7 +65,7 @@ export interface Hooks {
 }
 
 /**
- * Follows one upgrade to its end. Throws UserError when it is parked and nobody can be asked, `interrupted` when the person
+ * Follows one upgrade to its end, or to its retention time where that is long. Throws UserError when it is parked and nobody can be asked, `interrupted` when the person
  * leaves; the upgrade itself goes on then.
  */
 export async function narrate(
@@ -69,7 +80,7 @@ export async function narrate(
     const status: UpgradeStatus = await upgradeStatus(session, workflowId);
     if (status.plan !== null && status.plan.facts !== null) planned ??= hooks.planned(status);
     for (const row of status.phases) tell(terminal, row, told);
-    if (status.stage === 'ended') return status;
+    if (status.stage === 'ended' || (status.result !== null && keepsForLong(status))) return status;
     const gate = openGate(status);
     if (status.park !== null && status.park.action === null) {
       await answerPark(session, terminal, status);
@@ -78,8 +89,14 @@ export async function narrate(
       told.add(`gate ${gate.name}`);
       await answerGate(session, terminal, status, gate);
     }
+    await showProgress(session, workflowId, terminal);
     await sleep(250);
   }
+}
+
+/** Retention of a real upgrade is days; nobody watches a terminal for that. */
+function keepsForLong({ retentionEndsAt }: UpgradeStatus): boolean {
+  return retentionEndsAt !== null && Date.parse(retentionEndsAt) - Date.now() > 60_000;
 }
 
 function tell(terminal: Terminal, row: PhaseRow, told: Set<string>): void {

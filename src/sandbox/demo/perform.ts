@@ -60,7 +60,7 @@ export async function performUpgrade(ground: Ground, terminal: Terminal): Promis
       },
     });
     // A failed workflow is told as the failure that it is.
-    const { outcome } = await upgradeResult(session, workflowId);
+    const { outcome } = status.result ?? (await upgradeResult(session, workflowId));
     if (watching === undefined)
       throw new UserError('failed', 'The upgrade ended before there was anything to compare.');
     await visitor?.stop();
