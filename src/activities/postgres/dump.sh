@@ -86,4 +86,4 @@ sum=$(sha512sum <"$file.tmp")
 bytes=$(stat -c %s "$file.tmp")
 mv "$file.tmp" "$file"
 sync "$(dirname "$file")" 2>/dev/null || sync
-printf '{"sha512":"%s","bytes":%s}\n' "${sum%% *}" "$bytes"
+printf '{"sha512":"%s","bytes":%s,"seconds":%s}\n' "${sum%% *}" "$bytes" "$SECONDS"

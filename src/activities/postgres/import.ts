@@ -1,0 +1,71 @@
+import type { KubeConfig } from '@kubernetes/client-node';
+import { Writable } from 'node:stream';
+import { StringDecoder } from 'node:string_decoder';
+import type { ImportError, ImportFact } from '../../domain/facts.ts';
+import { mayPass, psqlErrors } from '../../domain/sqlstate.ts';
+import { redact } from '../../domain/redact.ts';
+import { fail } from '../errors.ts';
+import { execInPod } from '../kubernetes/exec.ts';
+import { jobFolder } from '../kubernetes/jobs.ts';
+import type { PostgresActivities } from '../types.ts';
+import { fileName, runScript } from './job.ts';
+
+/** How many unexpected errors are kept with their words. */
+const kept = 20;
+
+/** Imports into an empty, fenced server over its own socket; every error of SQL is in the result, classified. */
+export async function importDump(
+  kc: KubeConfig,
+  arg: Parameters<PostgresActivities['importDump']>[0],
+): Promise<ImportFact> {
+  const { server } = arg;
+  if (server.role === 'source' || server.host !== null)
+    throw fail('Refused', 'nothing is ever imported into the source');
+  const name = fileName('import', arg.name);
+  const where = `${server.pod.namespace}/${server.pod.name}`;
+  const out = await runScript(kc, server, {
+    name,
+    script: 'import.sh',
+    argv: [arg.path, arg.compression, arg.sha512],
+    what: 'import',
+    unit: 'bytes',
+    again: false,
+    codes: {
+      70: (says) => fail('ChecksumMismatch', `the dump in ${where} is not the one that was made: ${says}`),
+      71: () => fail('Refused', `the server in ${where} listens on TCP: pgleap imports only behind its fence`),
+      72: (says) => fail('Refused', `the server in ${where} is not empty: ${says}`),
+    },
+  });
+  const { seconds }: { seconds: number } = JSON.parse(out);
+  const bootstrap = { role: server.superuser, database: 'postgres' };
+  const fact: ImportFact = { expected: [], unexpected: [], unexpectedCount: 0, seconds };
+  await readErrors(kc, arg, `${jobFolder(name)}/err`, (error) => {
+    if (mayPass(error, bootstrap)) {
+      fact.expected.push(error);
+      return;
+    }
+    fact.unexpectedCount += 1;
+    if (fact.unexpected.length < kept) fact.unexpected.push({ ...error, message: redact(error.message) });
+  });
+  return fact;
+}
+
+async function readErrors(
+  kc: KubeConfig,
+  arg: Parameters<PostgresActivities['importDump']>[0],
+  path: string,
+  onError: (error: ImportError) => void,
+): Promise<void> {
+  const parser = psqlErrors(onError);
+  const decoder = new StringDecoder('utf8');
+  const stdout = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      parser.push(decoder.write(chunk));
+      done();
+    },
+  });
+  const { code } = await execInPod(kc, arg.server.pod, ['cat', path], { stdout, timeoutMs: 300_000 });
+  parser.push(decoder.end());
+  parser.end();
+  if (code !== 0) throw fail('CommandFailed', `the import's messages in ${path} cannot be read`);
+}

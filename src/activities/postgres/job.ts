@@ -1,0 +1,69 @@
+import type { KubeConfig } from '@kubernetes/client-node';
+import type { ServerRef } from '../../domain/facts.ts';
+import { beat } from '../context.ts';
+import { fail, isFailure } from '../errors.ts';
+import { runInPod } from '../kubernetes/exec.ts';
+import { awaitJob, clearJob, jobFolder, pollJob, startJob, type JobState } from '../kubernetes/jobs.ts';
+import type { Progress } from '../types.ts';
+import { script, serverArgs } from './psql.ts';
+
+/** Name of a job, or of a file beside it: what callers give may hold anything. */
+export function fileName(...parts: string[]): string {
+  return parts
+    .join('-')
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9._-]+/g, '_');
+}
+
+export interface ScriptJob {
+  name: string;
+  /** File of this folder. */
+  script: string;
+  argv?: string[];
+  /** Of the heartbeats. */
+  what: string;
+  unit: Progress['unit'];
+  /** A lost job may be begun anew: the next attempt does. */
+  again: boolean;
+  /** What the script's own exit codes mean. */
+  codes?: Record<number, (says: string) => Error>;
+}
+
+/**
+ * Starts a script of this folder as a detached job, or finds it under its name, waits for it, and returns what it printed.
+ * A job that failed is cleared away, so that an attempt after a person's look starts it anew.
+ */
+export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJob): Promise<string> {
+  const { pod } = server;
+  await startJob(kc, pod, {
+    name: job.name,
+    script: script(job.script),
+    argv: [...serverArgs(server), ...(job.argv ?? [])],
+  });
+  let state: JobState & { code: number };
+  try {
+    state = await awaitJob(kc, pod, job.name, ({ progress }) => {
+      beat({ what: job.what, done: progress?.done ?? 0, total: progress?.total ?? null, unit: job.unit });
+    });
+  } catch (error) {
+    if (job.again && isFailure(error, 'JobLost')) await clearJob(kc, pod, job.name);
+    throw error;
+  }
+  if (state.code === 0) return await runInPod(kc, pod, ['cat', `${jobFolder(job.name)}/out`]);
+  const says = state.errTail.trim();
+  if (job.again) await clearJob(kc, pod, job.name);
+  const known = job.codes?.[state.code];
+  if (known !== undefined) throw known(says);
+  if (/No space left on device/.test(says)) {
+    throw fail('NoSpace', `${job.what} in ${pod.namespace}/${pod.name}: ${says.slice(-1000)}`);
+  }
+  throw fail(
+    'CommandFailed',
+    `${job.what} in ${pod.namespace}/${pod.name} ended with ${state.code}: ${says.slice(-1500)}`,
+  );
+}
+
+/** Whether a job of this name has been started, whatever became of it. */
+export async function isKnown(kc: KubeConfig, server: ServerRef, name: string): Promise<boolean> {
+  return (await pollJob(kc, server.pod, name)).state !== 'absent';
+}

@@ -1,0 +1,104 @@
+import type { KubeConfig } from '@kubernetes/client-node';
+import { readFileSync } from 'node:fs';
+import type { ServerRef } from '../../domain/facts.ts';
+import { redact } from '../../domain/redact.ts';
+import { fail } from '../errors.ts';
+import { execInPod } from '../kubernetes/exec.ts';
+
+/*
+ * SQL by the psql of a pod: over its server's own socket, or from the candidate to the source over TCP. Values come as psql
+ * variables, quoted by psql (:'name', :"name") or by format('%I', '%L') in SQL; results come back as JSON.
+ */
+
+/** The script of this folder, after what all of them begin with. */
+export function script(name: string): string {
+  return `${read('prelude.sh')}\n${read(name)}`;
+}
+
+function read(file: string): string {
+  return readFileSync(new URL(file, import.meta.url), 'utf8');
+}
+
+/** First arguments of every script. */
+export function serverArgs(server: ServerRef): string[] {
+  return [server.host ?? '', String(server.port), server.superuser];
+}
+
+export interface SqlOptions {
+  /** Default postgres. */
+  database?: string;
+  variables?: Record<string, string>;
+  /** statement_timeout; default 60 s. */
+  timeoutMs?: number;
+  /** Default: it may not write. */
+  write?: boolean;
+}
+
+// The API's older protocol cannot tell a command that its input has ended, hence head.
+const runner = `
+database="$1" bytes="$2" options="$3"
+shift 3
+export PGDATABASE="$database" PGOPTIONS="$options"
+head -c "$bytes" | sql "$@"
+`;
+
+/** Runs SQL and returns its lines. Throws CommandFailed with the server's message, Unreachable when no session came about. */
+export async function sqlText(
+  kc: KubeConfig,
+  server: ServerRef,
+  sql: string,
+  options: SqlOptions = {},
+): Promise<string> {
+  const limit = options.timeoutMs ?? 60_000;
+  const text = Buffer.from(sql);
+  const settings = [
+    'client_min_messages=warning',
+    'lc_messages=C',
+    `statement_timeout=${limit}`,
+    'lock_timeout=10s',
+    `default_transaction_read_only=${options.write === true ? 'off' : 'on'}`,
+    'search_path=',
+  ];
+  const variables = Object.entries(options.variables ?? {}).flatMap(([name, value]) => ['-v', `${name}=${value}`]);
+  const { code, stdout, stderr } = await execInPod(
+    kc,
+    server.pod,
+    [
+      'bash',
+      '-c',
+      `${script('prelude.sh')}\n${runner}`,
+      'pgleap',
+      ...serverArgs(server),
+      options.database ?? 'postgres',
+      String(text.length),
+      settings.map((setting) => `-c ${setting}`).join(' '),
+      ...variables,
+    ],
+    { stdin: text, timeoutMs: limit + 30_000 },
+  );
+  if (code === 0) return stdout.toString('utf8');
+  throw sqlFailure(server, code, stderr);
+}
+
+/** Like sqlText, for SQL that gives one JSON value. What it holds is the caller's to say. */
+export async function sqlJson<T>(kc: KubeConfig, server: ServerRef, sql: string, options: SqlOptions = {}): Promise<T> {
+  return JSON.parse(await sqlText(kc, server, sql, options));
+}
+
+/** What psql's exit code and words mean. */
+export function sqlFailure(server: ServerRef, code: number, stderr: string): Error {
+  const where = `${server.role} ${server.pod.namespace}/${server.pod.name}${server.host === null ? '' : ` to ${server.host}`}`;
+  const text = redact(stderr.trim()).slice(-1500);
+  if (code === 127) {
+    return fail(
+      'CommandFailed',
+      `bash or psql is missing in ${where}: pgleap needs an image with both, as the official ones are`,
+    );
+  }
+  if (/password authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects/.test(text)) {
+    return fail('AccessDenied', `${where}: ${text}`);
+  }
+  if (/No space left on device|could not (write|extend) file/.test(text)) return fail('NoSpace', `${where}: ${text}`);
+  if (code === 2) return fail('Unreachable', `no session with ${where}: ${text}`);
+  return fail('CommandFailed', `psql in ${where} ended with ${code}: ${text}`);
+}

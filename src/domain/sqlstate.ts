@@ -1,0 +1,90 @@
+/**
+ * What psql says on stderr while it reads a dump, as errors, and which of them may pass. psql goes on after an error and
+ * ends with 0, so this reading is what tells a whole import from one with holes.
+ */
+import type { ImportError } from './facts.ts';
+
+/** Lines that follow a message and belong to it. LOCATION ends it, because psql runs with VERBOSITY=verbose. */
+const detail =
+  /^(DETAIL|HINT|QUERY|CONTEXT|LOCATION|STATEMENT|LINE \d+|SCHEMA NAME|TABLE NAME|COLUMN NAME|CONSTRAINT NAME|DATATYPE NAME):/;
+const notice = /^(?:psql:(?:.*?):(\d+): )?(WARNING|NOTICE|INFO|LOG|DEBUG|ERROR|FATAL|PANIC):\s+(.*)$/s;
+const prefixed = /^psql:.*?:(\d+): (.*)$/s;
+
+/** Longest message that is kept; a failing row or statement can be megabytes long. */
+const longest = 500;
+
+/**
+ * Reads stderr a piece at a time, cut anywhere, and gives each error to `onError` once it is complete. Warnings and notices
+ * are passed over; anything that is not understood counts as an error with the SQLSTATE `?`, because silence would hide it.
+ */
+export function psqlErrors(onError: (error: ImportError) => void): { push(text: string): void; end(): void } {
+  let rest = '';
+  let open: ImportError | null = null;
+  // Inside a warning, a detail, or the error's own further lines.
+  let quiet = false;
+
+  const close = () => {
+    if (open !== null) onError(open);
+    open = null;
+  };
+  const begin = (sqlstate: string, message: string, line: number) => {
+    close();
+    open = { sqlstate, message: message.slice(0, longest), line };
+  };
+  const take = (line: string) => {
+    const found = notice.exec(line);
+    if (found !== null) {
+      const [, at = '0', level = '', text = ''] = found;
+      quiet = level !== 'ERROR' && level !== 'FATAL' && level !== 'PANIC';
+      if (quiet) {
+        close();
+        return;
+      }
+      const coded = /^([0-9A-Z]{5}): (.*)$/s.exec(text);
+      begin(coded?.[1] ?? '?', coded?.[2] ?? text, Number(at));
+      return;
+    }
+    if (detail.test(line)) {
+      if (line.startsWith('LOCATION:')) {
+        close();
+        quiet = false;
+      } else {
+        quiet = true;
+      }
+      return;
+    }
+    const said = prefixed.exec(line);
+    if (said !== null) {
+      quiet = false;
+      begin('?', said[2] ?? '', Number(said[1]));
+      return;
+    }
+    // Our own script speaks only when psql did.
+    if (line === '' || line.startsWith('pgleap: ') || quiet) return;
+    if (open === null) begin('?', line, 0);
+    else if (open.message.length < longest) open.message = `${open.message}\n${line}`.slice(0, longest);
+  };
+
+  return {
+    push(text) {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      // A line without an end must not grow without one either.
+      if (rest.length > 1_000_000) rest = rest.slice(0, 2 * longest);
+      for (const line of lines) take(line.endsWith('\r') ? line.slice(0, -1) : line);
+    },
+    end() {
+      if (rest !== '') take(rest);
+      rest = '';
+      close();
+    },
+  };
+}
+
+/** Only these two errors may pass: every server has a bootstrap role and database before a dump comes. */
+export function mayPass(error: ImportError, bootstrap: { role: string; database: string }): boolean {
+  return (
+    (error.sqlstate === '42710' && error.message === `role "${bootstrap.role}" already exists`) ||
+    (error.sqlstate === '42P04' && error.message === `database "${bootstrap.database}" already exists`)
+  );
+}
