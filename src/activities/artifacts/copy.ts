@@ -52,7 +52,7 @@ export async function copyOut(
   // The checksum in the name: what was copied of an earlier dump is no beginning of this one.
   const part = `${file}.${sha512.slice(0, 16)}.part`;
   const transfer = { kc, pod: arg.pod, remote: arg.path, bytes };
-  const present = await sizeOf(part);
+  const present = (await sizeOf(part)) ?? 0;
   const handle = await open(part, present > 0 ? 'r+' : 'w', 0o600);
   const counter = progress(what, bytes);
   try {
@@ -110,7 +110,7 @@ export async function copyIn(
   try {
     // The whole is hashed while it is sent: what is proven to have arrived is then proven to be the recorded dump.
     const [whole] = await Promise.all([
-      sha512OfFile(file, `checksum of ${artifact.name}`),
+      sha512OfFile(file),
       eachChunk(chunks, async (chunk) => {
         const data = await readChunk(handle, chunk);
         const hash = createHash('sha256').update(data).digest('hex');

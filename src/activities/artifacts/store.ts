@@ -6,7 +6,6 @@ import path from 'node:path';
 import type { Artifact, World } from '../../domain/facts.ts';
 import { beat } from '../context.ts';
 import { fail, messageOf } from '../errors.ts';
-import type { Progress } from '../types.ts';
 
 export interface ArtifactStore {
   /** Absolute. */
@@ -67,26 +66,26 @@ export async function makeFolder(store: ArtifactStore, folder: string): Promise<
   await syncFolder(store.folder);
 }
 
-/** SHA-512 of a file, streamed; heartbeats as it goes. */
-export async function sha512OfFile(file: string, what: string): Promise<{ bytes: number; sha512: string }> {
-  const total = await sizeOf(file);
+/** SHA-512 of a file, streamed; heartbeats as it goes, under the name `what` if there is one. */
+export async function sha512OfFile(file: string, what?: string): Promise<{ bytes: number; sha512: string }> {
+  const total = (await sizeOf(file)) ?? null;
   const hash = createHash('sha512');
   let done = 0;
   const chunks: AsyncIterable<Buffer> = createReadStream(file, { highWaterMark: 1 << 20 });
   for await (const chunk of chunks) {
     hash.update(chunk);
     done += chunk.length;
-    beat({ what, done, total, unit: 'bytes' } satisfies Progress);
+    if (what !== undefined) beat({ what, done, total, unit: 'bytes' });
   }
   return { bytes: done, sha512: hash.digest('hex') };
 }
 
-/** Size of a file, or 0 when there is none. */
-export async function sizeOf(file: string): Promise<number> {
+/** Size of a file; undefined when there is none. */
+export async function sizeOf(file: string): Promise<number | undefined> {
   try {
     return (await stat(file)).size;
   } catch (error) {
-    if (hasCode(error, 'ENOENT')) return 0;
+    if (hasCode(error, 'ENOENT')) return undefined;
     throw error;
   }
 }
