@@ -242,6 +242,29 @@ test('environment and files come from ConfigMaps, Secrets and the pod itself', a
   expect(log).toBe('map s3cret s3cret-$(X)-$(Y) default s3cret\ntext400\n');
 });
 
+test('a mounted ConfigMap follows its object, and a hook runs before the end', async () => {
+  const file = `${world.directory}/hook`;
+  await core.createNamespacedConfigMap({ namespace, body: { metadata: { name: 'live' }, data: { a: 'one' } } });
+  const body = deploymentOf('live', {});
+  const { spec } = body.spec.template;
+  spec.volumes = [{ name: 'live', configMap: { name: 'live' } }];
+  spec.containers[0].volumeMounts = [{ name: 'live', mountPath: '/live' }];
+  spec.containers[0].lifecycle = { preStop: { exec: { command: ['sh', '-c', `echo $HOME > ${file}`] } } };
+  await apps.createNamespacedDeployment({ namespace, body });
+  const pod = await readyPod('live');
+  const files = async () => (await exec(pod, ['sh', '-c', 'cd $MOUNT_live && grep . *'])).stdout.toString();
+  expect(await files()).toBe('one\n');
+  await core.replaceNamespacedConfigMap({
+    name: 'live',
+    namespace,
+    body: { metadata: { name: 'live' }, data: { b: 'two' } },
+  });
+  await eventually(async () => (await files()) === 'two\n', 'the new content');
+  expect(existsSync(file)).toBe(false);
+  await scaled('live', 0);
+  expect(existsSync(file)).toBe(true);
+});
+
 test('probes decide who is ready and who is restarted', async () => {
   const flag = `${world.directory}/ready`;
   const body = deploymentOf('probed', {});

@@ -28,6 +28,7 @@ export interface ServerOptions {
   logs(route: { namespace: string; name: string }, query: URLSearchParams, response: ServerResponse): Promise<void>;
 }
 
+const pageNotFound = '404 page not found';
 const bodyLimit = 3 * 1024 * 1024;
 
 const patchTypes: Record<string, PatchType> = {
@@ -51,6 +52,10 @@ export function createApiServer(options: ServerOptions): Server {
 
 function sendFailure(response: ServerResponse, error: unknown): void {
   const failure = asFailure(error);
+  if (failure.message === pageNotFound) {
+    response.writeHead(404, { 'content-type': 'text/plain; charset=utf-8' }).end(`${failure.message}\n`);
+    return;
+  }
   send(response, failure.code, failure.body);
 }
 
@@ -75,6 +80,11 @@ export function authenticate(request: IncomingMessage, token: string): void {
   }
 }
 
+/** Thrown for a path behind which there is no resource; the real server answers it in plain text, not with a Status. */
+function noSuchPath(): ApiFailure {
+  return new ApiFailure(404, 'NotFound', pageNotFound);
+}
+
 /** Throws 404 for a path that names no resource of the sandbox. */
 export function parseRoute(path: string): Route {
   const parts = path.split('/').slice(1).map(decodeURIComponent);
@@ -89,9 +99,7 @@ export function parseRoute(path: string): Route {
   }
   const [resource = '', name, subresource] = rest;
   const info = known ? findResource(group ?? '', version ?? '', resource) : undefined;
-  if (info === undefined || rest.length > 3 || (namespace !== undefined && !info.namespaced)) {
-    throw new ApiFailure(404, 'NotFound', 'the server could not find the requested resource');
-  }
+  if (info === undefined || rest.length > 3 || (namespace !== undefined && !info.namespaced)) throw noSuchPath();
   return { info, namespace, name, subresource };
 }
 
@@ -162,7 +170,7 @@ async function handleObject(
   const { info, name, subresource } = route;
   const known =
     subresource === undefined || (subresource === 'status' && info.status) || (subresource === 'scale' && info.scale);
-  if (!known) throw new ApiFailure(404, 'NotFound', 'the server could not find the requested resource');
+  if (!known) throw noSuchPath();
   const target = targetOf(store, route, query, request);
   const show = (object: AnyObject) => (subresource === 'scale' ? scaleOf(object) : object);
   switch (request.method) {

@@ -85,6 +85,9 @@ export function startKubelet(options: KubeletOptions): Kubelet {
 
   for (const object of store.list('pods')) take({ type: 'ADDED', object });
   const stop = store.subscribe((change) => {
+    if (change.resource === 'configmaps' || change.resource === 'secrets') {
+      if (change.type === 'MODIFIED') for (const worker of workers.values()) worker.refresh(change.object);
+    }
     if (change.resource !== 'pods') return;
     take(change as unknown as Change<'pods'>);
     const { uid } = change.object.metadata;

@@ -20,20 +20,22 @@ export function openLog(path: string): LogFile {
     ended: Promise.resolve(),
     follow(exited) {
       let timer: NodeJS.Timeout | undefined;
-      const mark = (at: number) => {
+      // Never earlier than the writing, so that a reader who asks from a time on misses nothing.
+      const mark = () => {
+        const at = Date.now();
         timer = undefined;
         const { size } = statSync(path, { throwIfNoEntry: false }) ?? { size: 0 };
         if (size > (log.marks.at(-1)?.size ?? 0)) log.marks.push({ at, size });
       };
-      mark(Date.now());
+      mark();
       const watcher = watch(path, () => {
-        timer ??= setTimeout(mark, markEveryMs, Date.now());
+        timer ??= setTimeout(mark, markEveryMs);
       });
       watcher.on('error', () => undefined);
       const stop = () => {
         clearTimeout(timer);
         watcher.close();
-        mark(Date.now());
+        mark();
       };
       log.ended = exited.then(stop);
     },

@@ -35,6 +35,16 @@ export async function prepareMounts(
   return mounts.sort((a, b) => a.target.length - b.target.length);
 }
 
+/** Writes the current content of ConfigMaps and Secrets into the pod's volumes; what is missing now is left as it is. */
+export async function refreshVolumes(context: MountContext, pod: Pod): Promise<void> {
+  for (const volume of pod.spec.volumes ?? []) {
+    if (volume.configMap === undefined && volume.secret === undefined && volume.projected === undefined) continue;
+    await prepareVolume(context, pod, volume).catch((error: unknown) => {
+      if (!(error instanceof ConfigProblem)) throw error;
+    });
+  }
+}
+
 async function subPathOf(root: string, subPath: string): Promise<string> {
   const clean = normalize(subPath);
   if (clean.startsWith('..') || clean.startsWith('/')) throw new ConfigProblem(`subPath ${subPath} leaves the volume`);

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,8 +7,8 @@ import { isAttached, volumesOf } from './controllers/attach.ts';
 import { ConfigProblem, resolveCommand } from './env.ts';
 import type { KubeletOptions, PodLog } from './kubelet.ts';
 import { openLog, type LogFile } from './logs.ts';
-import { prepareMounts } from './mounts.ts';
-import { timestamp, type Container, type Pod } from './objects.ts';
+import { prepareMounts, refreshVolumes } from './mounts.ts';
+import { timestamp, type AnyObject, type Container, type Pod } from './objects.ts';
 import { describePod, type ContainerFacts } from './podstatus.ts';
 import { runProbes } from './probes.ts';
 
@@ -18,6 +19,8 @@ export interface PodWorker {
   volumes(): string[];
   /** Ends the pod; may be called again with less time. */
   terminate(graceMs: number): void;
+  /** Brings volumes made of this ConfigMap or Secret up to date, which a real kubelet does within a minute. */
+  refresh(source: AnyObject): void;
   /** Settles when the container is gone for good. Never rejects. */
   done: Promise<void>;
 }
@@ -144,6 +147,23 @@ export function startPod(
     }
   }
 
+  async function runHook(one: RunningContainer, kind: 'PostStart' | 'PreStop', argv: string[]): Promise<void> {
+    try {
+      const child = one.exec(argv);
+      child.stdin?.on('error', () => undefined).end();
+      child.stdout?.resume();
+      child.stderr?.resume();
+      const [code] = (await once(child, 'close')) as [number | null];
+      if (code !== 0) say('Warning', `Failed${kind}Hook`, `${kind}Hook failed: exit code ${code}`);
+    } catch (error) {
+      say(
+        'Warning',
+        `Failed${kind}Hook`,
+        `${kind}Hook failed: ${error instanceof Error ? error.message : String(error)}`,
+      );
+    }
+  }
+
   /** From start to end of one run of the container. Returns its exit code. */
   async function supervise(container: Container, one: RunningContainer): Promise<number> {
     const startedAt = timestamp();
@@ -175,9 +195,16 @@ export function startPod(
       },
       ended.signal,
     ).catch((error: unknown) => options.onError(`probes of ${namespace}/${name}`, error));
+    const { postStart, preStop } = container.lifecycle ?? {};
+    if (postStart?.exec?.command !== undefined) void runHook(one, 'PostStart', postStart.exec.command);
     const onEnding = () => {
       facts.ready = false;
-      void one.stop(graceMs);
+      const hook = preStop?.exec?.command;
+      // The grace period covers hook and shutdown together.
+      const began = Date.now();
+      const before =
+        hook === undefined ? Promise.resolve() : Promise.race([runHook(one, 'PreStop', hook), sleep(graceMs)]);
+      void before.then(() => one.stop(Math.max(0, graceMs - (Date.now() - began))));
     };
     ending.signal.addEventListener('abort', onEnding, { once: true });
     if (ending.signal.aborted) onEnding();
@@ -246,6 +273,14 @@ export function startPod(
     container: () => running,
     log: (previous) => logs.at(previous ? -2 : -1),
     volumes: () => (mounted ? volumeNames : []),
+    refresh(source) {
+      const pod = current();
+      if (pod === undefined || running === undefined || source.metadata.namespace !== namespace) return;
+      if (!JSON.stringify(pod.spec.volumes ?? []).includes(`"${source.metadata.name}"`)) return;
+      refreshVolumes({ store, volumes, podDir }, pod).catch((error: unknown) =>
+        options.onError(`volumes of ${namespace}/${name}`, error),
+      );
+    },
     terminate(ms) {
       graceMs = ms;
       if (!ending.signal.aborted) {
