@@ -204,7 +204,8 @@ function phaseTable(status: UpgradeStatus): string {
   for (const row of status.phases) {
     const gate = status.gates.find(({ name }) => gates.find((known) => known.name === name)?.before === row.name);
     if (gate && gate.state !== 'pending') {
-      const state = gate.state === 'open' ? '**waiting for a person**' : `${gate.state} by ${plain(gate.by ?? '')}`;
+      const by = gate.by === null ? '' : ` by ${plain(gate.by)}`;
+      const state = gate.state === 'open' ? '**waiting for a person**' : `${gate.state}${by}`;
       const waited =
         gate.openedAt === null
           ? ''

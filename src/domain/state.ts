@@ -52,8 +52,8 @@ export interface Evidence {
 
 export interface GateRow {
   name: GateName;
-  /** `expired`: its time limit was reached and answered for the person. */
-  state: 'pending' | 'open' | 'approved' | 'rejected' | 'expired';
+  /** `expired`: its time limit was reached and answered for the person; `closed`: the upgrade stopped before an answer. */
+  state: 'pending' | 'open' | 'approved' | 'rejected' | 'expired' | 'closed';
   openedAt: string | null;
   decidedAt: string | null;
   /** A name given in the message, `policy` or `time limit`. */

@@ -1,5 +1,5 @@
 /** Waiting for a person. What the answers mean is decided in src/domain/decide.ts; here is only the waiting. */
-import { CancelledFailure, condition } from '@temporalio/workflow';
+import { CancelledFailure, condition, isCancellation } from '@temporalio/workflow';
 import { milliseconds } from '../domain/duration.ts';
 import { evidenceFor } from '../domain/evidence.ts';
 import { gates, type GateName } from '../domain/phases.ts';
@@ -39,7 +39,12 @@ export async function gate(run: Run, name: GateName): Promise<boolean> {
   } else {
     show(run);
     tell(run, 'gate', `${run.status.workflowId} waits at gate ${name}: ${asks(name)} Evidence ${row.evidence.hash}`);
-    await waitForAnswer(run, row);
+    try {
+      await waitForAnswer(run, row);
+    } catch (error) {
+      if (isCancellation(error)) answer(run, row, 'closed', null, null);
+      throw error;
+    }
   }
   const state: GateRow['state'] = gateRow(run.status, name).state;
   if (state === 'approved') return true;
@@ -49,7 +54,7 @@ export async function gate(run: Run, name: GateName): Promise<boolean> {
   throw new CancelledFailure(`gate ${name} ${state}`);
 }
 
-export function answer(run: Run, row: GateRow, state: GateRow['state'], by: string, text: string | null): void {
+export function answer(run: Run, row: GateRow, state: GateRow['state'], by: string | null, text: string | null): void {
   row.state = state;
   row.decidedAt = now();
   row.by = by;

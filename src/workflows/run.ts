@@ -71,7 +71,8 @@ export function newRun(): Run {
     journalBegun: false,
     journalBusy: false,
     untold: 0,
-    forward: new CancellationScope({ cancellable: true }),
+    // Not a child of the workflow's own scope: what Temporal's cancel means is decided by the upgrade.
+    forward: new CancellationScope({ cancellable: true, parent: new CancellationScope({ cancellable: false }) }),
   };
 }
 

@@ -12,7 +12,7 @@ import { condition } from '@temporalio/workflow';
 import type { ServiceFact } from '../../domain/facts.ts';
 import { act } from '../activities.ts';
 import { candidateUp } from './prepare.ts';
-import { all, database, isDone, needed, note, resolved, show, source, willUndo, type Run } from '../run.ts';
+import { all, database, isDone, needed, note, now, resolved, show, source, willUndo, type Run } from '../run.ts';
 
 export async function quiesce(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
@@ -50,10 +50,17 @@ export async function quiesce(run: Run): Promise<void> {
   ]);
   await condition(() => isDone(run, 'maintain'));
 
-  const stopped = await all(
-    services.map((service) => act('stopService', `stop ${service.namespace}/${service.name}`, { world, service })),
-  );
-  run.status.downtime.from ??= earliest(stopped.map(({ at }) => at));
+  const leaving = now();
+  try {
+    const stopped = await all(
+      services.map((service) => act('stopService', `stop ${service.namespace}/${service.name}`, { world, service })),
+    );
+    run.status.downtime.from ??= earliest(stopped.map(({ at }) => at));
+  } catch (error) {
+    // Some of them may be down already.
+    run.status.downtime.from ??= leaving;
+    throw error;
+  }
   show(run);
 
   await fence(run);
