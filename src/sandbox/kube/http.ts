@@ -7,9 +7,11 @@ import type { ServerCertificate } from './certificates.ts';
 import { discover, listKind } from './discovery.ts';
 import { ApiFailure, badRequest } from './failures.ts';
 import type { AnyObject } from './objects.ts';
+import { openApi } from './openapi.ts';
 import { findResource, type ResourceInfo } from './resources.ts';
 import { parseFieldSelector, parseLabelSelector } from './selectors.ts';
 import type { Store } from './store.ts';
+import { tableOf, wantsTable } from './table.ts';
 import { streamChanges } from './watch.ts';
 
 export interface Route {
@@ -111,7 +113,7 @@ async function handle(options: ServerOptions, request: IncomingMessage, response
     response.end('ok');
     return;
   }
-  const discovered = request.method === 'GET' ? discover(path) : undefined;
+  const discovered = request.method === 'GET' ? (discover(path) ?? openApi(path)) : undefined;
   if (discovered !== undefined) return send(response, 200, discovered);
   if (path === '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews' && request.method === 'POST') {
     const review = parseJson(await readText(request)) as Record<string, unknown>;
@@ -141,23 +143,28 @@ async function handleCollection(
   }
   if (request.method !== 'GET') throw methodNotAllowed(request);
   const selects = selectorOf(query);
+  const table = wantsTable(request.headers.accept);
+  const whole = query.get('includeObject') === 'Object';
   if (flag(query, 'watch')) {
     const after = query.get('resourceVersion');
     const seconds = query.get('timeoutSeconds');
     const past = after === null || after === '' ? undefined : number(after, 'resourceVersion');
     const timeoutSeconds = seconds === null ? undefined : number(seconds, 'timeoutSeconds');
     const bookmarks = flag(query, 'allowWatchBookmarks');
-    return streamChanges(store, { info, namespace, after: past, selects, timeoutSeconds, bookmarks }, response);
+    const show = (object: AnyObject) => (table ? tableOf(info, [object], {}, whole) : object);
+    return streamChanges(store, { info, namespace, after: past, selects, show, timeoutSeconds, bookmarks }, response);
   }
   const all = store.list(info.resource, namespace).filter(selects);
   const from = Number(Buffer.from(query.get('continue') ?? '', 'base64').toString() || 0);
   const limit = number(query.get('limit') ?? '0', 'limit') || all.length;
   const page = all.slice(from, from + limit);
+  const left = all.length - from - page.length;
+  const more = left > 0 ? { continue: btoa(String(from + limit)), remainingItemCount: left } : {};
+  const metadata = { resourceVersion: String(store.version()), ...more };
+  if (table) return send(response, 200, tableOf(info, page, metadata, whole));
   // Items of a list carry no kind of their own, on which clients must not count.
   const items = page.map(({ apiVersion: _version, kind: _kind, ...item }) => item);
-  const left = all.length - from - items.length;
-  const more = left > 0 ? { continue: btoa(String(from + limit)), remainingItemCount: left } : {};
-  send(response, 200, { ...listKind(info), metadata: { resourceVersion: String(store.version()), ...more }, items });
+  send(response, 200, { ...listKind(info), metadata, items });
 }
 
 async function handleObject(
@@ -174,8 +181,12 @@ async function handleObject(
   const target = targetOf(store, route, query, request);
   const show = (object: AnyObject) => (subresource === 'scale' ? scaleOf(object) : object);
   switch (request.method) {
-    case 'GET':
-      return send(response, 200, show(readObject(target, name)));
+    case 'GET': {
+      const found = readObject(target, name);
+      const table = subresource === undefined && wantsTable(request.headers.accept);
+      const whole = query.get('includeObject') === 'Object';
+      return send(response, 200, table ? tableOf(info, [found], {}, whole) : show(found));
+    }
     case 'PUT':
       return send(response, 200, show(updateObject(target, name, parseJson(await readText(request)))));
     case 'PATCH': {

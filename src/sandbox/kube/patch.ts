@@ -92,6 +92,14 @@ export function mergeKeyOf(field: string, items: Json[]): string | undefined {
   return mergeKeys[field]?.find((key) => items.every((item) => isObject(item) && (key in item || '$patch' in item)));
 }
 
+/** A deep copy in which null means absent, as the typed decoding of the real server has it. */
+export function withoutNulls(value: Json): Json {
+  if (Array.isArray(value)) return value.map(withoutNulls);
+  if (!isObject(value)) return value;
+  const kept = Object.entries(value).filter(([, one]) => one !== null && one !== undefined);
+  return Object.fromEntries(kept.map(([key, one]) => [key, withoutNulls(one)]));
+}
+
 function withoutDirectives(value: Json): Json {
   if (Array.isArray(value)) return value.map(withoutDirectives);
   if (!isObject(value)) return value;

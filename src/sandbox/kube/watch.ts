@@ -11,6 +11,8 @@ export interface WatchRequest {
   /** Changes after this version; undefined or 0 starts with what is there as ADDED. */
   after: number | undefined;
   selects: (object: AnyObject) => boolean;
+  /** How the client wants to see an object. */
+  show: (object: AnyObject) => unknown;
   timeoutSeconds: number | undefined;
   bookmarks: boolean;
 }
@@ -25,8 +27,8 @@ export function streamChanges(store: Store, request: WatchRequest, response: Ser
   response.flushHeaders();
 
   const shown = new Set<string>();
-  function send(type: string, object: unknown): void {
-    response.write(`${JSON.stringify({ type, object })}\n`);
+  function send(type: string, object: AnyObject): void {
+    response.write(`${JSON.stringify({ type, object: request.show(object) })}\n`);
   }
   /** A change that takes an object out of the selection, or into it, shows as DELETED or ADDED. */
   function forward(change: Change): void {
@@ -55,7 +57,8 @@ export function streamChanges(store: Store, request: WatchRequest, response: Ser
     () => {
       if (request.bookmarks) {
         const metadata = { resourceVersion: String(store.version()) };
-        send('BOOKMARK', { kind: info.kind, apiVersion: groupVersion(info), metadata });
+        const object = { kind: info.kind, apiVersion: groupVersion(info), metadata };
+        response.write(`${JSON.stringify({ type: 'BOOKMARK', object })}\n`);
       }
       response.end();
     },
