@@ -1,32 +1,30 @@
 import type { KubeConfig } from '@kubernetes/client-node';
-import type { World } from '../domain/facts.ts';
 import { reportFiles } from '../domain/report/report.ts';
 import { compareFingerprintFiles } from './artifacts/compare.ts';
 import { copyIn, copyOut } from './artifacts/copy.ts';
 import { verifiedPath, writeArtifact, type ArtifactStore } from './artifacts/store.ts';
+import { createKube } from './kubernetes/client.ts';
+import { checkCluster, getRecorded } from './kubernetes/identity.ts';
 import { editManifest } from './kubernetes/manifest.ts';
 import type { ArtifactActivities, PreflightActivities } from './types.ts';
 
-export interface ArtifactDeps {
-  store: ArtifactStore;
-  kubeConfig: KubeConfig;
-  /** Throws WrongWorld when the worker's cluster is not the one of the plan. */
-  assertWorld: (world: World) => Promise<void>;
-}
-
 /** Everything that reads or writes the artifact folder; served on the folder's own task queue. */
-export function artifactActivities({
+export function createArtifactActivities({
   store,
   kubeConfig,
-  assertWorld,
-}: ArtifactDeps): ArtifactActivities & Pick<PreflightActivities, 'artifactStore'> {
+}: {
+  store: ArtifactStore;
+  kubeConfig: KubeConfig;
+}): ArtifactActivities & Pick<PreflightActivities, 'artifactStore'> {
+  const kube = createKube(kubeConfig);
   return {
     artifactStore: async () => store,
 
     copyOut: (arg) => copyOut(kubeConfig, store, arg),
 
     async copyIn(arg) {
-      await assertWorld(arg.world);
+      await checkCluster(kube, arg.world);
+      await getRecorded(kube, 'Pod', arg.pod, arg.pod.uid);
       return copyIn(kubeConfig, store, arg);
     },
 
