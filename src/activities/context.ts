@@ -48,3 +48,23 @@ export async function poll<T>(
     wait = Math.min(wait * 1.5, options.maxMs ?? 1000);
   }
 }
+
+/**
+ * Wraps activities so that each heartbeats from a timer too: a command or request that takes its time is no dead worker.
+ * Every wait in them has a time limit of its own, so a stuck one is not hidden for good.
+ */
+export function beating<T extends Record<keyof T, (arg: never) => Promise<unknown>>>(activities: T): T {
+  const wrapped = Object.entries<(arg: never) => Promise<unknown>>(activities).map(([name, run]) => [
+    name,
+    async (arg: never) => {
+      beat();
+      const timer = setInterval(() => beat(), 5000);
+      try {
+        return await run(arg);
+      } finally {
+        clearInterval(timer);
+      }
+    },
+  ]);
+  return Object.fromEntries(wrapped);
+}

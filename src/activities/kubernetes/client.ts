@@ -173,9 +173,11 @@ export function createKube(kc: KubeConfig): Kube {
       }
       return request;
     };
+    const began = performance.now();
     const answer = await send(build()).catch((error: unknown) => {
       // A kept connection that the server has just closed: reading again is safe.
-      if (method === HttpMethod.GET && isFailure(error, 'Unreachable')) return send(build());
+      const soon = performance.now() - began < 1000;
+      if (method === HttpMethod.GET && soon && isFailure(error, 'Unreachable')) return send(build());
       throw error;
     });
     if (answer.code >= 200 && answer.code < 300) return answer.body;

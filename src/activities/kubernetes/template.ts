@@ -13,6 +13,9 @@ export type WorkloadSpec = NonNullable<Workload['spec']>;
 type PodSpec = Json<V1PodSpec>;
 type Container = Json<V1Container>;
 
+/** On the candidate: the major that its server told. */
+export const majorAnnotation = 'pgleap.dev/major';
+
 const initScripts = '/docker-entrypoint-initdb.d';
 const work = '/pgleap';
 
@@ -105,7 +108,7 @@ export function candidatePod(
   world: World,
   database: DatabaseFact,
   source: SourceFacts,
-  options: { major: number; generation: number; nodeName: string | null },
+  options: { major: number | null; generation: number; nodeName: string | null },
 ): Partial<Resource<'Pod'>> {
   const pod = podSpecOf(spec);
   const container = containerOf(spec, database.pod.container);
@@ -186,7 +189,10 @@ export function candidatePod(
   };
 }
 
-/** Empties PGDATA on the new claim while no server runs: the template's own container user, mount and image. */
+/**
+ * Empties PGDATA on the new claim while no server runs, and forgets the jobs that ran beside it: the fenced template's own
+ * image, user and mounts of that claim.
+ */
 export function eraserPod(
   spec: WorkloadSpec,
   world: World,
@@ -218,8 +224,8 @@ export function eraserPod(
           ...pick(container, ['imagePullPolicy', 'securityContext']),
           name: 'eraser',
           ...(container.image === undefined ? {} : { image: container.image }),
-          command: ['sh', '-c', '[ ! -d "$1" ] || find "$1" -mindepth 1 -delete', 'sh', pgdata],
-          volumeMounts: [claim.mount],
+          command: ['sh', '-c', 'rm -rf /pgleap/jobs; [ ! -d "$1" ] || find "$1" -mindepth 1 -delete', 'sh', pgdata],
+          volumeMounts: (container.volumeMounts ?? []).filter((mount) => mount.name === claim.volume.name),
         },
       ],
       volumes: [claim.volume],
@@ -234,7 +240,7 @@ function serverArgs(container: Container): string[] {
 }
 
 /** No TCP, no work of its own, and a server that may be thrown away as long as it is being filled. */
-function settings(source: SourceFacts, major: number): string[] {
+function settings(source: SourceFacts, major: number | null): string[] {
   const values: Record<string, string> = {
     listen_addresses: '',
     // Certificates that lie in PGDATA are not there yet, and without TCP nobody asks for them.
@@ -251,7 +257,7 @@ function settings(source: SourceFacts, major: number): string[] {
     max_wal_size: '4GB',
     checkpoint_timeout: '30min',
     maintenance_work_mem: '256MB',
-    ...(major >= 17 ? { summarize_wal: 'off' } : {}),
+    ...(major !== null && major >= 17 ? { summarize_wal: 'off' } : {}),
     ...(source.preload.length === 0 ? {} : { shared_preload_libraries: source.preload.map(quoteLibrary).join(',') }),
     // Its extension can only be restored while it is preloaded; it must not start a job.
     ...(source.preload.includes('pg_cron') ? { 'cron.launch_active_jobs': 'off', 'cron.max_running_jobs': '0' } : {}),

@@ -13,6 +13,9 @@ export const annotations = {
   targetSpec: 'pgleap.dev/target-spec',
   /** fenced, opening or open. */
   stage: 'pgleap.dev/stage',
+  pgdata: 'pgleap.dev/pgdata',
+  /** uid of the target's pod whose data was emptied last. */
+  emptied: 'pgleap.dev/emptied',
 } as const;
 
 export type Workload = Resource<'Deployment' | 'StatefulSet'>;

@@ -1,0 +1,297 @@
+import type { DatabaseFact, ServerRef, World } from '../../domain/facts.ts';
+import { redact } from '../../domain/redact.ts';
+import { majorOf } from '../../domain/versions.ts';
+import { poll } from '../context.ts';
+import { fail } from '../errors.ts';
+import type { ClusterActivities, UndoActivities } from '../types.ts';
+import type { Kube, Resource } from './client.ts';
+import { execInPod, runInPod } from './exec.ts';
+import { checkCluster, getRecorded, getWorkload, isOurs, names, strange } from './identity.ts';
+import { awaitServer, type Answer } from './server.ts';
+import { namedMajor, planTarget } from './target.ts';
+import { containerOf, eraserPod, fencedSpec, majorAnnotation, workSubPath, type WorkloadSpec } from './template.ts';
+import { awaitDetached } from './volumes.ts';
+import { annotations, awaitNoPods, isReady, marked, podsOf, scale, unmarked, type Workload } from './workloads.ts';
+
+const serverMs = 8 * 60_000;
+
+export function createDatabaseActivities(
+  kube: Kube,
+): Pick<ClusterActivities, 'haltDatabase' | 'deployTarget' | 'emptyTarget' | 'openTarget' | 'sweepTarget'> &
+  Pick<UndoActivities, 'restartSource' | 'restoreTemplate'> {
+  /** Writes spec and marks in one write under the resourceVersion that was read: Conflict when somebody was faster. */
+  async function rewrite(
+    database: DatabaseFact,
+    workload: Workload,
+    spec: WorkloadSpec,
+    changes: Record<string, string | null>,
+  ): Promise<Workload> {
+    const kept = Object.entries({ ...workload.metadata?.annotations, ...changes }).filter(
+      (entry): entry is [string, string] => entry[1] !== null,
+    );
+    const { status: _status, ...rest } = workload;
+    const metadata = { ...workload.metadata, annotations: Object.fromEntries(kept) };
+    return await kube.replace(database.workload.kind, { ...rest, metadata, spec });
+  }
+
+  async function server(
+    role: 'source' | 'target',
+    world: World,
+    database: DatabaseFact,
+    options: { ready?: boolean; accept?: (answer: Answer) => boolean },
+  ): Promise<{ server: ServerRef; answer: Answer }> {
+    const workload = await getWorkload(kube, world, database.workload);
+    const { container } = database.pod;
+    return await awaitServer(
+      kube,
+      role,
+      { container, superuser: database.superuser, port: database.port },
+      {
+        async find() {
+          const pods = await podsOf(kube, workload);
+          return pods.find((pod) => options.ready !== true || isReady(pod));
+        },
+        async trouble(pod, { reason, text }) {
+          const status = pod.status?.containerStatuses?.find((one) => one.name === container);
+          if (reason !== 'CrashLoopBackOff' || (status?.restartCount ?? 0) < 3) return;
+          const at = { namespace: pod.metadata?.namespace ?? '', name: pod.metadata?.name ?? '' };
+          const log = (await kube.log(at, { container, tailLines: 15, previous: true })) ?? text;
+          throw fail('NotReady', `pod ${at.namespace}/${at.name} keeps ending. Its last words:\n${redact(log.trim())}`);
+        },
+        ...(options.accept === undefined ? {} : { accept: options.accept }),
+        timeoutMs: serverMs,
+      },
+    );
+  }
+
+  /** The new claim is bound, and not to the original volume: no server of another major ever opens that. */
+  async function requireNewClaim(database: DatabaseFact): Promise<void> {
+    const at = { namespace: database.workload.namespace, name: database.claim.name };
+    const claim = await kube.get('PersistentVolumeClaim', at);
+    if (claim.metadata?.uid === database.claim.uid || claim.spec?.volumeName === database.volume.pv) {
+      throw strange('PersistentVolumeClaim', at, 'is still on the original volume');
+    }
+  }
+
+  async function candidateMajor(world: World): Promise<number> {
+    const at = { namespace: world.namespace, name: names.candidate(world) };
+    const pod = await kube.get('Pod', at);
+    const major = Number(pod.metadata?.annotations?.[majorAnnotation]);
+    if (!isOurs(pod, world) || !Number.isInteger(major)) throw strange('Pod', at, 'does not say the target’s major');
+    return major;
+  }
+
+  async function stop(database: DatabaseFact, workload: Workload): Promise<void> {
+    if ((workload.spec?.replicas ?? 1) !== 0) await scale(kube, database.workload, 0);
+    await awaitNoPods(kube, workload);
+  }
+
+  return {
+    async haltDatabase({ world, database }) {
+      const workload = await getWorkload(kube, world, database.workload);
+      requireImage(database, workload);
+      if ((workload.spec?.replicas ?? 1) !== 0) {
+        await scale(kube, database.workload, 0, {
+          [annotations.upgrade]: world.upgradeId,
+          [annotations.before]: `replicas=${workload.spec?.replicas ?? 1}`,
+          [annotations.stoppedAt]: new Date().toISOString(),
+        });
+      }
+      await awaitNoPods(kube, workload);
+      await awaitDetached(kube, database.volume.pv);
+    },
+
+    async deployTarget({ world, spec, database, source }) {
+      const workload = await getWorkload(kube, world, database.workload);
+      await requireNewClaim(database);
+      const stage = marked(workload, world, annotations.stage);
+      if (stage === undefined) {
+        requireImage(database, workload);
+        const major = namedMajor(spec) ?? (await candidateMajor(world));
+        const plan = await planTarget(kube, spec, database, source, major);
+        if ('problem' in plan) throw fail('PreflightRefused', `the target cannot work: ${plan.problem}`);
+        await stop(database, workload);
+        const fresh = await getRecorded(kube, database.workload.kind, database.workload, database.workload.uid);
+        const fenced = fencedSpec(plan.spec, world, database, source, major);
+        await rewrite(
+          database,
+          fresh,
+          { ...fenced, replicas: 1 },
+          {
+            [annotations.upgrade]: world.upgradeId,
+            [annotations.originalSpec]: JSON.stringify(fresh.spec),
+            [annotations.targetSpec]: JSON.stringify(plan.spec),
+            [annotations.pgdata]: plan.pgdata ?? '',
+            [annotations.stage]: 'fenced',
+          },
+        );
+      } else if (stage !== 'fenced') {
+        throw strange(database.workload.kind, database.workload, 'is open already: it cannot be filled again');
+      } else if ((workload.spec?.replicas ?? 1) === 0) {
+        await scale(kube, database.workload, 1);
+      }
+      const target = await server('target', world, database, { accept: (answer) => answer.listenAddresses === '' });
+      if (majorOf(target.answer.versionNum) <= source.major) {
+        throw strange(
+          database.workload.kind,
+          database.workload,
+          `runs PostgreSQL ${majorOf(target.answer.versionNum)}, which is no upgrade`,
+        );
+      }
+      return target.server;
+    },
+
+    async emptyTarget({ world, database, claim, target }) {
+      const workload = await getWorkload(kube, world, database.workload);
+      const at = { namespace: database.workload.namespace, name: database.claim.name };
+      const bound = await getRecorded(kube, 'PersistentVolumeClaim', at, claim.claimUid);
+      await requireNewClaim(database);
+      if (bound.spec?.volumeName !== claim.pv) throw strange('PersistentVolumeClaim', at, `is not on ${claim.pv}`);
+      if (marked(workload, world, annotations.stage) !== 'fenced') {
+        throw strange(database.workload.kind, database.workload, 'is not fenced: its data is not pgleap’s to empty');
+      }
+      if (marked(workload, world, annotations.emptied) !== target.pod.uid) {
+        await stop(database, workload);
+        await erase(world, workload, database);
+        await scale(kube, database.workload, 1, { [annotations.emptied]: target.pod.uid });
+      } else if ((workload.spec?.replicas ?? 1) === 0) {
+        await scale(kube, database.workload, 1);
+      }
+      const fresh = await server('target', world, database, { accept: (answer) => answer.listenAddresses === '' });
+      return fresh.server;
+    },
+
+    async sweepTarget({ world, target }) {
+      await checkCluster(kube, world);
+      // Not the folder itself: it is mounted.
+      await runInPod(kube.kc, target.pod, ['find', '/pgleap', '-mindepth', '1', '-delete'], {
+        says: 'emptying /pgleap',
+        timeoutMs: 120_000,
+      });
+    },
+
+    async openTarget({ world, database }) {
+      const workload = await getWorkload(kube, world, database.workload);
+      const stage = marked(workload, world, annotations.stage);
+      const lasting = marked(workload, world, annotations.targetSpec);
+      if (stage === 'fenced') {
+        await requireNewClaim(database);
+        if (lasting === undefined)
+          throw strange(database.workload.kind, database.workload, 'has lost its lasting template');
+        const spec: WorkloadSpec = JSON.parse(lasting);
+        // To 0 first, whatever the strategy: two servers must never open the same data.
+        await rewrite(database, workload, { ...spec, replicas: 0 }, { [annotations.stage]: 'opening' });
+      } else if (stage !== 'opening' && stage !== 'open') {
+        throw strange(database.workload.kind, database.workload, 'does not run the target of this upgrade');
+      }
+      if (stage !== 'open') {
+        await awaitNoPods(kube, workload);
+        await scale(kube, database.workload, 1, {
+          [annotations.stage]: 'open',
+          [annotations.targetSpec]: null,
+          [annotations.emptied]: null,
+        });
+      }
+      const target = await server('target', world, database, {
+        ready: true,
+        accept: (answer) => answer.listenAddresses !== '',
+      });
+      const { pod } = target.server;
+      const login = await poll(
+        async () => {
+          const argv = ['pg_isready', '-q', '-h', '127.0.0.1', '-p', String(database.port)];
+          return (await execInPod(kube.kc, pod, argv)).code === 0 ? true : undefined;
+        },
+        { timeoutMs: 60_000 },
+      );
+      if (login === undefined)
+        throw fail('NotReady', `the target in ${pod.namespace}/${pod.name} takes no TCP connections`);
+      // It was loaded with fsync off: from here on what is there must survive.
+      await runInPod(kube.kc, pod, ['sync'], { timeoutMs: 10 * 60_000 });
+      if (database.subPath === null) {
+        const folder = `${database.mountPath}/${workSubPath(world)}`;
+        await execInPod(kube.kc, pod, ['rmdir', '--', folder]);
+      }
+      return target.server;
+    },
+
+    async restartSource({ world, database }) {
+      const workload = await getWorkload(kube, world, database.workload);
+      requireImage(database, workload);
+      const at = { namespace: database.workload.namespace, name: database.claim.name };
+      const claim = await kube.get('PersistentVolumeClaim', at);
+      if (claim.spec?.volumeName !== database.volume.pv) {
+        throw strange(
+          'PersistentVolumeClaim',
+          at,
+          `is on ${claim.spec?.volumeName}, not on the original ${database.volume.pv}`,
+        );
+      }
+      const ours = Object.values(annotations).some((key) => workload.metadata?.annotations?.[key] !== undefined);
+      if ((workload.spec?.replicas ?? 1) === 0 || ours) await scale(kube, database.workload, 1, unmarked);
+      await server('source', world, database, {});
+    },
+
+    async restoreTemplate({ world, database }) {
+      const workload = await getWorkload(kube, world, database.workload);
+      const original = marked(workload, world, annotations.originalSpec);
+      if (original === undefined) {
+        // Never changed, or put back by an earlier attempt.
+        requireImage(database, workload);
+        return;
+      }
+      await stop(database, workload);
+      const spec: WorkloadSpec = JSON.parse(original);
+      const fresh = await getRecorded(kube, database.workload.kind, database.workload, database.workload.uid);
+      await rewrite(
+        database,
+        fresh,
+        { ...spec, replicas: 0 },
+        {
+          [annotations.originalSpec]: null,
+          [annotations.targetSpec]: null,
+          [annotations.pgdata]: null,
+          [annotations.stage]: null,
+          [annotations.emptied]: null,
+        },
+      );
+    },
+  };
+
+  /** Runs a pod that empties the target's PGDATA, and waits until it has. The workload is at 0. */
+  async function erase(world: World, workload: Workload, database: DatabaseFact): Promise<void> {
+    const pgdata = marked(workload, world, annotations.pgdata);
+    if (workload.spec === undefined || pgdata === undefined) {
+      throw strange(database.workload.kind, database.workload, 'does not say where its data lies');
+    }
+    const at = { namespace: world.namespace, name: names.eraser(world) };
+    const remove = async (pod: Resource<'Pod'>) => {
+      if (!isOurs(pod, world)) throw strange('Pod', at, 'is not of this upgrade');
+      await kube.remove('Pod', at, pod.metadata?.uid ?? '', { graceSeconds: 5 });
+      await poll(async () => ((await kube.find('Pod', at)) === undefined ? true : undefined), { timeoutMs: 60_000 });
+    };
+    const left = await kube.find('Pod', at);
+    if (left !== undefined) await remove(left);
+    await kube.create('Pod', eraserPod(workload.spec, world, database, pgdata));
+    const ended = await poll(
+      async () => {
+        const pod = await kube.get('Pod', at);
+        return pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed' ? pod : undefined;
+      },
+      { timeoutMs: 5 * 60_000 },
+    );
+    if (ended?.status?.phase !== 'Succeeded') {
+      const log = (await kube.log(at, { container: 'eraser', tailLines: 5 }).catch(() => undefined)) ?? '';
+      throw fail('NotReady', `pod ${at.namespace}/${at.name} could not empty ${pgdata}: ${redact(log.trim())}`);
+    }
+    await remove(ended);
+  }
+}
+
+/** Throws unless the workload still has the image of the plan: then its template is the source's. */
+function requireImage(database: DatabaseFact, workload: Workload): void {
+  const image = workload.spec === undefined ? undefined : containerOf(workload.spec, database.pod.container)?.image;
+  if (image !== database.image) {
+    throw strange(database.workload.kind, database.workload, `has the image ${image}, planned was ${database.image}`);
+  }
+}

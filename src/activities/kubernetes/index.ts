@@ -1,0 +1,51 @@
+import type { KubeConfig } from '@kubernetes/client-node';
+import type { BlockVolumeFact, World } from '../../domain/facts.ts';
+import { beating } from '../context.ts';
+import type { CleanupActivities, ClusterActivities, PreflightActivities, UndoActivities } from '../types.ts';
+import { createCandidateActivities } from './candidate.ts';
+import { createKube } from './client.ts';
+import { createDatabaseActivities } from './database.ts';
+import { inspectCluster } from './inspect.ts';
+import { createJournalActivities } from './journal.ts';
+import { createServiceActivities } from './services.ts';
+import { createVolumeActivities } from './volumes.ts';
+
+export type KubernetesActivities = Pick<PreflightActivities, 'inspectCluster'> &
+  ClusterActivities &
+  Pick<
+    UndoActivities,
+    | 'restoreReclaimPolicy'
+    | 'removeCandidate'
+    | 'removeScratch'
+    | 'releaseLease'
+    | 'restoreService'
+    | 'restoreCronJob'
+    | 'restartSource'
+    | 'rebindOriginal'
+    | 'restoreTemplate'
+  > &
+  CleanupActivities;
+
+/**
+ * Everything that talks to Kubernetes. `removeVolume` deletes the original volume at the provider: under Retain it stays
+ * there when its PV goes, so removeOriginal does one after the other.
+ */
+export function createKubernetesActivities(deps: {
+  kubeConfig: KubeConfig;
+  removeVolume: (arg: { world: World; volume: BlockVolumeFact }) => Promise<void>;
+}): KubernetesActivities {
+  const kube = createKube(deps.kubeConfig);
+  const { removeReleasedVolume, ...volumes } = createVolumeActivities(kube);
+  return beating({
+    inspectCluster: ({ spec }) => inspectCluster(kube, spec),
+    ...createJournalActivities(kube),
+    ...volumes,
+    ...createCandidateActivities(kube),
+    ...createServiceActivities(kube),
+    ...createDatabaseActivities(kube),
+    async removeOriginal({ world, database, volume }) {
+      await removeReleasedVolume({ world, database });
+      await deps.removeVolume({ world, volume });
+    },
+  });
+}

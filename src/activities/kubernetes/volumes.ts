@@ -1,0 +1,331 @@
+import type { ClaimFact, DatabaseFact, VolumeFact, World } from '../../domain/facts.ts';
+import { poll } from '../context.ts';
+import { fail, isFailure } from '../errors.ts';
+import type { ClusterActivities, UndoActivities } from '../types.ts';
+import type { Kube, ObjectName, Resource } from './client.ts';
+import { checkCluster, getRecorded, getWorkload, isOurs, names, strange, upgradeLabel } from './identity.ts';
+import { podsOf } from './workloads.ts';
+
+type Claim = Resource<'PersistentVolumeClaim'>;
+
+interface ClaimName {
+  namespace: string;
+  name: string;
+}
+
+const gib = 2 ** 30;
+/** Linode makes no smaller volume. */
+const smallestGib = 10;
+const bindMs = 5 * 60_000;
+const detachMs = 6 * 60_000;
+
+export function createVolumeActivities(kube: Kube): Pick<
+  ClusterActivities,
+  'setReclaimPolicy' | 'createScratch' | 'replaceClaim'
+> &
+  Pick<UndoActivities, 'restoreReclaimPolicy' | 'removeScratch' | 'rebindOriginal'> & {
+    /** The Kubernetes half of removeOriginal: the PV object only. Under Retain its volume stays at the provider. */
+    removeReleasedVolume: (arg: { world: World; database: DatabaseFact }) => Promise<void>;
+  } {
+  async function setPolicy(volume: VolumeFact, policy: VolumeFact['reclaimPolicy']): Promise<void> {
+    await kube.patch('PersistentVolume', { name: volume.pv }, { spec: { persistentVolumeReclaimPolicy: policy } });
+    const { spec } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+    if (spec?.persistentVolumeReclaimPolicy !== policy) {
+      throw fail('Conflict', `PersistentVolume ${volume.pv} did not keep the reclaim policy ${policy}`);
+    }
+  }
+
+  /**
+   * Removes a claim that pgleap made, and its volume at the provider too, whatever the storage class would keep. The
+   * original volume carries a reference to the same name, and is never touched here.
+   */
+  async function removeOwnClaim(world: World, at: ClaimName, original?: VolumeFact): Promise<void> {
+    const claim = await kube.find('PersistentVolumeClaim', at);
+    if (claim !== undefined) {
+      if (!isOurs(claim, world)) throw strange('PersistentVolumeClaim', at, 'is not one that this upgrade made');
+      await deleteClaim(at, claim);
+    }
+    // By its reference, not by name: an earlier attempt may have removed the claim and stopped before its volume.
+    const left = await poll(
+      async () => {
+        const volumes = await kube.list('PersistentVolume');
+        const ours = volumes.filter(
+          ({ spec, metadata }) =>
+            spec?.claimRef?.namespace === at.namespace &&
+            spec.claimRef.name === at.name &&
+            metadata?.uid !== original?.pvUid &&
+            (claim !== undefined
+              ? spec.claimRef.uid === claim.metadata?.uid
+              : isYounger(metadata?.creationTimestamp, world)),
+        );
+        for (const { metadata, spec } of ours) {
+          if (spec?.persistentVolumeReclaimPolicy === 'Delete') continue;
+          const body = {
+            metadata: { resourceVersion: metadata?.resourceVersion },
+            spec: { persistentVolumeReclaimPolicy: 'Delete' },
+          };
+          await kube.patch('PersistentVolume', { name: metadata?.name ?? '' }, body).catch((error: unknown) => {
+            if (!isFailure(error, 'Conflict', 'NotFound')) throw error;
+          });
+        }
+        return ours.length === 0 ? true : undefined;
+      },
+      { timeoutMs: 120_000, startMs: 50 },
+    );
+    if (left === undefined) {
+      throw fail(
+        'NotStopped',
+        `the volume of claim ${at.namespace}/${at.name} is not removed yet: the CSI driver is still at it`,
+      );
+    }
+  }
+
+  async function deleteClaim(at: ObjectName, claim: Claim): Promise<void> {
+    await kube.remove('PersistentVolumeClaim', at, claim.metadata?.uid ?? '');
+    const gone = await poll(
+      async () => {
+        const now = await kube.find('PersistentVolumeClaim', at);
+        return now?.metadata?.uid === claim.metadata?.uid ? undefined : true;
+      },
+      { timeoutMs: 60_000, startMs: 50 },
+    );
+    if (gone === undefined) {
+      throw fail('NotStopped', `claim ${at.namespace}/${at.name} is being deleted, but a pod still uses it`);
+    }
+  }
+
+  async function awaitBound(at: ObjectName): Promise<Claim> {
+    const bound = await poll(
+      async () => {
+        const claim = await kube.get('PersistentVolumeClaim', at);
+        if (claim.status?.phase === 'Lost') throw strange('PersistentVolumeClaim', at, 'has lost its volume');
+        return claim.status?.phase === 'Bound' ? claim : undefined;
+      },
+      { timeoutMs: bindMs, startMs: 50 },
+    );
+    if (bound === undefined) {
+      throw fail(
+        'NotReady',
+        `claim ${at.namespace}/${at.name} was not bound in ${bindMs / 60_000} minutes: see its events`,
+      );
+    }
+    return bound;
+  }
+
+  /** Throws unless the workload is at 0 and no pod of it is left: a claim is only taken from a stopped server. */
+  async function requireStopped(world: World, database: DatabaseFact): Promise<void> {
+    const workload = await getWorkload(kube, world, database.workload);
+    const pods = await podsOf(kube, workload);
+    if ((workload.spec?.replicas ?? 1) !== 0 || pods.length > 0) {
+      throw fail(
+        'NotStopped',
+        `${database.workload.kind} ${database.workload.namespace}/${database.workload.name} still runs (replicas ${workload.spec?.replicas}, ${pods.length} pods)`,
+      );
+    }
+  }
+
+  return {
+    async setReclaimPolicy({ world, volume, policy }) {
+      await checkCluster(kube, world);
+      await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+      await setPolicy(volume, policy);
+    },
+
+    async restoreReclaimPolicy({ world, volume }) {
+      await checkCluster(kube, world);
+      const found = await kube.find('PersistentVolume', { name: volume.pv });
+      if (found === undefined) return;
+      const { spec, status } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+      if (spec?.persistentVolumeReclaimPolicy === volume.reclaimPolicy) return;
+      if (volume.reclaimPolicy === 'Delete' && status?.phase !== 'Bound') {
+        throw fail(
+          'Refused',
+          `PersistentVolume ${volume.pv} is ${status?.phase}: with the policy Delete it would be destroyed at once. Bind it to its claim first`,
+        );
+      }
+      await setPolicy(volume, volume.reclaimPolicy);
+    },
+
+    async createScratch({ world, claim, bytes }) {
+      await checkCluster(kube, world);
+      const at = { namespace: world.namespace, name: names.scratch(world) };
+      try {
+        await kube.create('PersistentVolumeClaim', {
+          metadata: { ...at, labels: { [upgradeLabel]: world.upgradeId, 'app.kubernetes.io/managed-by': 'pgleap' } },
+          spec: {
+            accessModes: ['ReadWriteOnce'],
+            ...(claim.storageClass === '' ? {} : { storageClassName: claim.storageClass }),
+            resources: { requests: { storage: `${Math.max(smallestGib, Math.ceil(bytes / gib))}Gi` } },
+          },
+        });
+      } catch (error) {
+        if (!isFailure(error, 'Conflict')) throw error;
+        const existing = await kube.get('PersistentVolumeClaim', at);
+        if (!isOurs(existing, world)) throw strange('PersistentVolumeClaim', at, 'exists, but is not of this upgrade');
+      }
+    },
+
+    async removeScratch({ world }) {
+      await checkCluster(kube, world);
+      await removeOwnClaim(world, { namespace: world.namespace, name: names.scratch(world) });
+    },
+
+    async replaceClaim({ world, database, minBytes }) {
+      await requireStopped(world, database);
+      const { claim, volume, workload } = database;
+      const at = { namespace: workload.namespace, name: claim.name };
+      const original = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+      if (original.spec?.persistentVolumeReclaimPolicy !== 'Retain') {
+        throw strange(
+          'PersistentVolume',
+          { name: volume.pv },
+          'is not under Retain: deleting its claim would destroy the data',
+        );
+      }
+      if (original.spec.csi?.volumeHandle !== volume.handle) {
+        throw strange('PersistentVolume', { name: volume.pv }, `has the handle ${original.spec.csi?.volumeHandle}`);
+      }
+      const current = await kube.find('PersistentVolumeClaim', at);
+      if (current?.metadata?.uid === claim.uid) {
+        await deleteClaim(at, current);
+      } else if (current !== undefined && !isOurs(current, world)) {
+        throw strange('PersistentVolumeClaim', at, 'is neither the original one nor one of this upgrade');
+      }
+      await awaitDetached(kube, volume.pv);
+      const released = await poll(
+        async () => {
+          const now = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+          return now.status?.phase === 'Released' ? true : undefined;
+        },
+        { timeoutMs: 60_000, startMs: 50 },
+      );
+      if (released === undefined) throw fail('NotStopped', `PersistentVolume ${volume.pv} is not Released yet`);
+      await createClaim(kube, at, claim, {
+        bytes: Math.max(minBytes, claim.capacityBytes),
+        labels: { ...claim.labels, [upgradeLabel]: world.upgradeId },
+      });
+      const bound = await awaitBound(at);
+      if (!isOurs(bound, world)) throw strange('PersistentVolumeClaim', at, 'is not one of this upgrade');
+      const pv = bound.spec?.volumeName ?? '';
+      const made = await kube.get('PersistentVolume', { name: pv });
+      const handle = made.spec?.csi?.volumeHandle ?? '';
+      if (pv === volume.pv || handle === volume.handle || handle === '') {
+        throw strange('PersistentVolumeClaim', at, `is bound to ${pv} (${handle}), which is no new volume`);
+      }
+      // What a person had set on the original outlives the class's default.
+      if (made.spec?.persistentVolumeReclaimPolicy !== volume.reclaimPolicy) {
+        await kube.patch(
+          'PersistentVolume',
+          { name: pv },
+          { spec: { persistentVolumeReclaimPolicy: volume.reclaimPolicy } },
+        );
+      }
+      return { claimUid: bound.metadata?.uid ?? '', pv, handle };
+    },
+
+    async rebindOriginal({ world, database }) {
+      const { claim, volume, workload } = database;
+      const at = { namespace: workload.namespace, name: claim.name };
+      await checkCluster(kube, world);
+      await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+      const current = await kube.find('PersistentVolumeClaim', at);
+      if (current?.spec?.volumeName === volume.pv) {
+        await awaitBound(at);
+        return;
+      }
+      await requireStopped(world, database);
+      await removeOwnClaim(world, at, volume);
+      const { metadata, spec, status } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+      if (status?.phase === 'Bound') {
+        throw strange(
+          'PersistentVolume',
+          { name: volume.pv },
+          `is bound to ${spec?.claimRef?.namespace}/${spec?.claimRef?.name}`,
+        );
+      }
+      // Kept for the claim of this name, so that no other claim takes it meanwhile; the old claim's uid would block it.
+      await kube.patch(
+        'PersistentVolume',
+        { name: volume.pv },
+        {
+          metadata: { resourceVersion: metadata?.resourceVersion },
+          spec: {
+            claimRef: { apiVersion: 'v1', kind: 'PersistentVolumeClaim', ...at, uid: null, resourceVersion: null },
+          },
+        },
+      );
+      await createClaim(kube, at, claim, { labels: claim.labels, volumeName: volume.pv });
+      await awaitBound(at);
+    },
+
+    async removeReleasedVolume({ world, database }) {
+      await checkCluster(kube, world);
+      const { volume } = database;
+      const found = await kube.find('PersistentVolume', { name: volume.pv });
+      if (found === undefined) return;
+      const { spec, status } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+      if (spec?.csi?.volumeHandle !== volume.handle) {
+        throw strange('PersistentVolume', { name: volume.pv }, `has the handle ${spec?.csi?.volumeHandle}`);
+      }
+      if (status?.phase !== 'Released') {
+        throw fail(
+          'Refused',
+          `PersistentVolume ${volume.pv} is ${status?.phase}, not Released: something uses the original volume`,
+        );
+      }
+      await awaitDetached(kube, volume.pv);
+      await kube.remove('PersistentVolume', { name: volume.pv }, volume.pvUid);
+      const gone = await poll(
+        async () => ((await kube.find('PersistentVolume', { name: volume.pv })) === undefined ? true : undefined),
+        { timeoutMs: 60_000 },
+      );
+      if (gone === undefined)
+        throw fail('NotStopped', `PersistentVolume ${volume.pv} is being deleted, but not gone yet`);
+    },
+  };
+}
+
+/** Only a deleted VolumeAttachment proves that the volume was unmounted and let go of. */
+export async function awaitDetached(kube: Kube, pv: string): Promise<void> {
+  const detached = await poll(
+    async () => {
+      const attachments = await kube.list('VolumeAttachment');
+      return attachments.some(({ spec }) => spec?.source.persistentVolumeName === pv) ? undefined : true;
+    },
+    { timeoutMs: detachMs },
+  );
+  if (detached === undefined) {
+    throw fail(
+      'NotStopped',
+      `PersistentVolume ${pv} is still attached to a node ${detachMs / 60_000} minutes after its pod ended`,
+    );
+  }
+}
+
+async function createClaim(
+  kube: Kube,
+  at: ClaimName,
+  claim: ClaimFact,
+  want: { bytes?: number; labels: Record<string, string>; volumeName?: string },
+): Promise<void> {
+  const storage = want.bytes === undefined ? claim.requested : `${Math.ceil(want.bytes / gib)}Gi`;
+  try {
+    await kube.create('PersistentVolumeClaim', {
+      metadata: { ...at, labels: want.labels },
+      spec: {
+        accessModes: claim.accessModes,
+        volumeMode: claim.volumeMode,
+        storageClassName: claim.storageClass,
+        resources: { requests: { storage } },
+        ...(want.volumeName === undefined ? {} : { volumeName: want.volumeName }),
+      },
+    });
+  } catch (error) {
+    // Made by an earlier attempt; the caller looks whose it is.
+    if (!isFailure(error, 'Conflict')) throw error;
+  }
+}
+
+function isYounger(created: string | undefined, world: World): boolean {
+  return created !== undefined && Date.parse(created) >= Date.parse(world.startedAt) - 5 * 60_000;
+}
