@@ -53,7 +53,7 @@ export async function fenceSource(
   const wrong = await sqlJson<string[] | null>(
     kc,
     source,
-    `SELECT json_agg(format('line %s: %s', line_number, error)) FROM pg_hba_file_rules WHERE error IS NOT NULL`,
+    `SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), 'null') FROM pg_hba_file_rules WHERE error IS NOT NULL`,
   );
   if (wrong !== null) {
     await changeHba(kc, source, 'lift', hbaFile, world.upgradeId, '');
