@@ -1,9 +1,11 @@
 import { readFile, stat } from 'node:fs/promises';
 import {
   ApiException,
+  ApiextensionsV1Api,
   AppsV1Api,
   CoordinationV1Api,
   CoreV1Api,
+  CustomObjectsApi,
   KubeConfig,
   KubernetesObjectApi,
   PatchStrategy,
@@ -251,6 +253,32 @@ test('a watch shows what happens from a version on', async () => {
   await eventually(async () => seen.length >= 3, 'three changes');
   abort.abort();
   expect(seen).toEqual(['ADDED', 'MODIFIED', 'DELETED']);
+});
+
+test('a CustomResourceDefinition brings a resource of its own', async () => {
+  const api = KubernetesObjectApi.makeApiClient(world.config);
+  const custom = world.config.makeApiClient(CustomObjectsApi);
+  const [group, version, plural] = ['keda.sh', 'v1alpha1', 'scaledobjects'];
+  const where = { group, version, plural, namespace: 'default' };
+  await expect(custom.listNamespacedCustomObject(where)).rejects.toMatchObject({
+    code: 404,
+    body: expect.stringContaining('404 page not found'),
+  });
+  const names = { plural, singular: 'scaledobject', kind: 'ScaledObject' };
+  await world.config.makeApiClient(ApiextensionsV1Api).createCustomResourceDefinition({
+    body: {
+      metadata: { name: `${plural}.${group}` },
+      spec: { group, names, scope: 'Namespaced', versions: [{ name: version, served: true, storage: true }] },
+    },
+  });
+  const spec = { scaleTargetRef: { name: 'site' } };
+  await api.create({
+    apiVersion: `${group}/${version}`,
+    kind: 'ScaledObject',
+    metadata: { name: 'site' },
+    spec,
+  } as never);
+  expect(await custom.listNamespacedCustomObject(where)).toMatchObject({ items: [{ spec }] });
 });
 
 test('a namespace goes with all that is in it', async () => {

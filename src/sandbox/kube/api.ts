@@ -311,7 +311,7 @@ export function deleteObject(target: Target, name: string, options: DeleteOption
 }
 
 function deletedStatus(info: ResourceInfo, object: AnyObject): StatusBody {
-  const details = { name: object.metadata.name, kind: info.resource, uid: object.metadata.uid };
+  const details = { name: object.metadata.name, kind: info.plural, uid: object.metadata.uid };
   const full = info.group === '' ? details : { ...details, group: info.group };
   return { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', details: full };
 }

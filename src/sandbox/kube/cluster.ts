@@ -24,7 +24,7 @@ import { createApiServer } from './http.ts';
 import { startKubelet } from './kubelet.ts';
 import { noLog, sendLog } from './logs.ts';
 import { timestamp } from './objects.ts';
-import { findKind, infoOf } from './resources.ts';
+import { groupVersion, infoOf, resourcesIn } from './resources.ts';
 import { createStore, type Store } from './store.ts';
 import type { Volumes } from './volumes.ts';
 
@@ -121,7 +121,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 
 function applyManifest(store: Store, manifest: KubernetesObject): void {
   const { apiVersion = '', kind = '', metadata } = manifest;
-  const info = findKind(apiVersion, kind);
+  const info = resourcesIn(store).find((one) => groupVersion(one) === apiVersion && one.kind === kind);
   if (info === undefined) throw new Error(`no matches for kind "${kind}" in version "${apiVersion}"`);
   const namespace = info.namespaced ? (metadata?.namespace ?? 'default') : '';
   const target = { store, info, namespace, dryRun: false, manager: 'sandbox' };

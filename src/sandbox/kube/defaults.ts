@@ -110,6 +110,14 @@ const defaulters: { [R in Resource]?: (object: Draft<R>) => void } = {
     const template = object.spec.jobTemplate.spec?.template;
     if (template !== undefined) templateDefaults(template);
   },
+  customresourcedefinitions(object) {
+    const established = { type: 'Established', status: 'True', reason: 'InitialNamesAccepted', message: '' };
+    object.status ??= {
+      acceptedNames: object.spec.names,
+      conditions: [established, { ...established, type: 'NamesAccepted', reason: 'NoConflicts' }],
+      storedVersions: object.spec.versions.filter((version) => version.storage).map((version) => version.name),
+    };
+  },
   storageclasses(object) {
     object.reclaimPolicy ??= 'Delete';
     object.volumeBindingMode ??= 'Immediate';

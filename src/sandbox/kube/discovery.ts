@@ -1,14 +1,21 @@
-import { groupVersion, resources, type ResourceInfo } from './resources.ts';
+import { groupVersion, resourcesIn, type ResourceInfo } from './resources.ts';
+import type { Store } from './store.ts';
 
 const verbs = ['create', 'delete', 'get', 'list', 'patch', 'update', 'watch'];
 
 /** Answers of the paths by which clients learn what the server has, or undefined when the path is none of them. */
-export function discover(path: string): unknown {
+export function discover(store: Store, path: string): unknown {
+  if (!/^\/(api|apis|version)(\/|$)/.test(path)) return undefined;
+  const resources = resourcesIn(store);
   switch (path) {
     case '/api':
       return { kind: 'APIVersions', versions: ['v1'], serverAddressByClientCIDRs: [] };
     case '/apis':
-      return { kind: 'APIGroupList', apiVersion: 'v1', groups: groups().map(describeGroup) };
+      return {
+        kind: 'APIGroupList',
+        apiVersion: 'v1',
+        groups: groupsOf(resources).map((group) => describeGroup(resources, group)),
+      };
     case '/version':
       return {
         major: '1',
@@ -22,38 +29,39 @@ export function discover(path: string): unknown {
         platform: `${process.platform}/${process.arch}`,
       };
     default:
-      return discoverGroup(path);
+      return discoverGroup(resources, path);
   }
 }
 
-function groups(): string[] {
+function groupsOf(resources: ResourceInfo[]): string[] {
   return [...new Set(resources.map((info) => info.group)), 'authorization.k8s.io'].filter((group) => group !== '');
 }
 
-function versionOf(group: string): string {
+function versionOf(resources: ResourceInfo[], group: string): string {
   return resources.find((info) => info.group === group)?.version ?? 'v1';
 }
 
-function describeGroup(name: string) {
-  const version = { groupVersion: `${name}/${versionOf(name)}`, version: versionOf(name) };
+function describeGroup(resources: ResourceInfo[], name: string) {
+  const latest = versionOf(resources, name);
+  const version = { groupVersion: `${name}/${latest}`, version: latest };
   return { name, versions: [version], preferredVersion: version };
 }
 
-function discoverGroup(path: string): unknown {
-  if (path === '/api/v1') return list('v1', resourcesOf(''));
+function discoverGroup(resources: ResourceInfo[], path: string): unknown {
+  if (path === '/api/v1') return list('v1', resourcesOf(resources, ''));
   const found = /^\/apis\/([^/]+)(?:\/([^/]+))?$/.exec(path);
   const group = found?.[1];
-  if (group === undefined || !groups().includes(group)) return undefined;
-  if (found?.[2] === undefined) return { kind: 'APIGroup', apiVersion: 'v1', ...describeGroup(group) };
-  if (found[2] !== versionOf(group)) return undefined;
-  return list(`${group}/${found[2]}`, resourcesOf(group));
+  if (group === undefined || !groupsOf(resources).includes(group)) return undefined;
+  if (found?.[2] === undefined) return { kind: 'APIGroup', apiVersion: 'v1', ...describeGroup(resources, group) };
+  if (found[2] !== versionOf(resources, group)) return undefined;
+  return list(`${group}/${found[2]}`, resourcesOf(resources, group));
 }
 
 function list(version: string, entries: unknown[]): unknown {
   return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion: version, resources: entries };
 }
 
-function resourcesOf(group: string): unknown[] {
+function resourcesOf(resources: ResourceInfo[], group: string): unknown[] {
   if (group === 'authorization.k8s.io') {
     const review = { singularName: 'selfsubjectaccessreview', namespaced: false, kind: 'SelfSubjectAccessReview' };
     return [{ name: 'selfsubjectaccessreviews', ...review, verbs: ['create'] }];
@@ -62,7 +70,7 @@ function resourcesOf(group: string): unknown[] {
 }
 
 function describe(info: ResourceInfo): unknown[] {
-  const { resource: name, kind, namespaced, singular: singularName, shortNames } = info;
+  const { plural: name, kind, namespaced, singular: singularName, shortNames } = info;
   const entries: unknown[] = [
     { name, singularName, namespaced, kind, verbs, ...(shortNames.length === 0 ? {} : { shortNames }) },
   ];

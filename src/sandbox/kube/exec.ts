@@ -65,7 +65,7 @@ interface Start {
 function prepare({ store, token, containerOf }: ExecOptions, request: IncomingMessage): Start {
   authenticate(request, token);
   const url = new URL(request.url ?? '/', 'https://localhost');
-  const { info, namespace = '', name = '', subresource } = parseRoute(url.pathname);
+  const { info, namespace = '', name = '', subresource } = parseRoute(store, url.pathname);
   if (info.resource !== 'pods' || subresource !== 'exec') {
     throw new ApiFailure(400, 'BadRequest', 'only pods/exec can be upgraded to a WebSocket');
   }

@@ -31,11 +31,11 @@ export class ApiFailure extends Error {
 }
 
 function qualified(info: ResourceInfo): string {
-  return info.group === '' ? info.resource : `${info.resource}.${info.group}`;
+  return info.group === '' ? info.plural : `${info.plural}.${info.group}`;
 }
 
 function detailsOf(info: ResourceInfo, name: string): NonNullable<StatusBody['details']> {
-  return info.group === '' ? { name, kind: info.resource } : { name, group: info.group, kind: info.resource };
+  return info.group === '' ? { name, kind: info.plural } : { name, group: info.group, kind: info.plural };
 }
 
 export function notFound(info: ResourceInfo, name: string): ApiFailure {

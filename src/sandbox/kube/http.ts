@@ -8,7 +8,7 @@ import { discover, listKind } from './discovery.ts';
 import { ApiFailure, badRequest } from './failures.ts';
 import type { AnyObject } from './objects.ts';
 import { openApi } from './openapi.ts';
-import { findResource, type ResourceInfo } from './resources.ts';
+import { resourcesIn, type ResourceInfo } from './resources.ts';
 import { parseFieldSelector, parseLabelSelector } from './selectors.ts';
 import type { Store } from './store.ts';
 import { tableOf, wantsTable } from './table.ts';
@@ -88,7 +88,7 @@ function noSuchPath(): ApiFailure {
 }
 
 /** Throws 404 for a path that names no resource of the sandbox. */
-export function parseRoute(path: string): Route {
+export function parseRoute(store: Store, path: string): Route {
   const parts = path.split('/').slice(1).map(decodeURIComponent);
   const [group, version] = parts[0] === 'api' ? ['', parts[1]] : [parts[1] ?? '', parts[2]];
   const rest = parts.slice(parts[0] === 'api' ? 2 : 3);
@@ -100,7 +100,9 @@ export function parseRoute(path: string): Route {
     rest.splice(0, 2);
   }
   const [resource = '', name, subresource] = rest;
-  const info = known ? findResource(group ?? '', version ?? '', resource) : undefined;
+  const info = resourcesIn(store).find(
+    (one) => known && one.group === group && one.version === version && one.plural === resource,
+  );
   if (info === undefined || rest.length > 3 || (namespace !== undefined && !info.namespaced)) throw noSuchPath();
   return { info, namespace, name, subresource };
 }
@@ -113,13 +115,14 @@ async function handle(options: ServerOptions, request: IncomingMessage, response
     response.end('ok');
     return;
   }
-  const discovered = request.method === 'GET' ? (discover(path) ?? openApi(path)) : undefined;
+  const discovered =
+    request.method === 'GET' ? (discover(options.store, path) ?? openApi(options.store, path)) : undefined;
   if (discovered !== undefined) return send(response, 200, discovered);
   if (path === '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews' && request.method === 'POST') {
     const review = parseJson(await readText(request)) as Record<string, unknown>;
     return send(response, 201, { ...review, status: { allowed: true, reason: 'the sandbox allows everything' } });
   }
-  const route = parseRoute(path);
+  const route = parseRoute(options.store, path);
   const query = url.searchParams;
   if (route.name === undefined) return handleCollection(options, route, query, request, response);
   if (route.info.resource === 'pods' && route.subresource === 'log' && request.method === 'GET') {

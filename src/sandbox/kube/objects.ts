@@ -76,7 +76,9 @@ export interface Kinds {
   horizontalpodautoscalers: PlainObject;
   poddisruptionbudgets: PlainObject;
   networkpolicies: PlainObject;
-  customresourcedefinitions: PlainObject;
+  customresourcedefinitions: Stored<k8s.V1CustomResourceDefinition>;
+  /** Objects of a CustomResourceDefinition, by its name: `scaledobjects.keda.sh`. */
+  [custom: `${string}.${string}`]: PlainObject;
 }
 export type Resource = keyof Kinds;
 /** Any stored object, where only what all have in common matters. */

@@ -1,7 +1,11 @@
-import type { Resource } from './objects.ts';
+import type { Kinds, Resource } from './objects.ts';
+import type { Store } from './store.ts';
 
 export interface ResourceInfo {
+  /** Its name in the store. */
   resource: Resource;
+  /** Its name in paths and messages. */
+  plural: string;
   kind: string;
   group: string;
   version: string;
@@ -23,6 +27,7 @@ function row(
 ): ResourceInfo {
   return {
     resource,
+    plural: resource,
     kind,
     group,
     version,
@@ -34,7 +39,7 @@ function row(
   };
 }
 
-export const resources: ResourceInfo[] = [
+const builtIn: ResourceInfo[] = [
   row('', 'v1', 'namespaces', 'Namespace', { namespaced: false, shortNames: ['ns'] }),
   row('', 'v1', 'nodes', 'Node', { namespaced: false, shortNames: ['no'] }),
   row('', 'v1', 'pods', 'Pod', { shortNames: ['po'] }),
@@ -71,17 +76,27 @@ export function groupVersion(info: { group: string; version: string }): string {
   return info.group === '' ? info.version : `${info.group}/${info.version}`;
 }
 
-export function findResource(group: string, version: string, resource: string): ResourceInfo | undefined {
-  return resources.find((info) => info.group === group && info.version === version && info.resource === resource);
+/** All resources that there are now: those of the table, and one for each CustomResourceDefinition. */
+export function resourcesIn(store: Store): ResourceInfo[] {
+  return [...builtIn, ...store.list('customresourcedefinitions').flatMap(customResource)];
 }
 
-export function findKind(apiVersion: string, kind: string): ResourceInfo | undefined {
-  return resources.find((info) => groupVersion(info) === apiVersion && info.kind === kind);
+function customResource({ spec }: Kinds['customresourcedefinitions']): ResourceInfo[] {
+  const { group, names, scope, versions } = spec;
+  const version = versions.find((one) => one.storage);
+  if (version === undefined) return [];
+  const options = {
+    namespaced: scope === 'Namespaced',
+    shortNames: names.shortNames ?? [],
+    status: version.subresources?.status !== undefined,
+  };
+  const info = row(group, version.name, `${names.plural}.${group}`, names.kind, options);
+  return [{ ...info, plural: names.plural }];
 }
 
 /** The table's row of one resource. */
 export function infoOf(resource: Resource): ResourceInfo {
-  const info = resources.find((one) => one.resource === resource);
+  const info = builtIn.find((one) => one.resource === resource);
   if (info === undefined) throw new Error(`${resource} is in no row of the resource table`);
   return info;
 }

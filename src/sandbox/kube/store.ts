@@ -35,6 +35,8 @@ export interface Store {
   /** Changes after a version, or undefined when they are no longer kept. */
   since(version: number): Change[] | undefined;
   version(): number;
+  /** Every resource that has or had objects. */
+  resources(): Resource[];
 }
 
 export type Unstamped<R extends Resource> = Omit<Kinds[R], 'metadata'> & {
@@ -142,6 +144,7 @@ export function createStore(): Store {
     },
 
     version: () => version,
+    resources: () => [...tables.keys()],
   };
   return store;
 }

@@ -1,24 +1,27 @@
 import type { AnyObject, Resource } from '../objects.ts';
-import { resources } from '../resources.ts';
 import type { Store } from '../store.ts';
-import { feed, startQueue, type Context, type Controller } from './loop.ts';
+import { startQueue, type Context, type Controller } from './loop.ts';
 
-/** Owned objects may be of these; Events belong to nobody. */
-const collected = resources.filter((info) => info.resource !== 'events').map((info) => info.resource);
 const finalizers = ['foregroundDeletion', 'orphan'];
 
 /** Deletes what lost its last owner and what lies in a deleted namespace, and works off the two deletion finalizers. */
 export function startCollector(context: Context): Controller {
   const { store } = context;
   const queue = startQueue('gc', context, (key) => reconcile(store, key));
-  const sources = collected.map((resource) => [
-    resource,
-    (change: { type: string; object: AnyObject }) => keysOf(resource, change.type, change.object),
-  ]);
-  return feed(store, queue, Object.fromEntries(sources) as Parameters<typeof feed>[2]);
+  const stop = store.subscribe(({ resource, type, object }) => {
+    for (const key of keysOf(resource, type, object)) queue.add(key);
+  });
+  return {
+    close() {
+      stop();
+      return queue.close();
+    },
+  };
 }
 
 function keysOf(resource: Resource, type: string, object: AnyObject): string[] {
+  // Events belong to nobody.
+  if (resource === 'events') return [];
   const { metadata } = object;
   const keys: string[] = [];
   if (type === 'DELETED') {
@@ -41,7 +44,8 @@ interface Entry {
 }
 
 function everything(store: Store): Entry[] {
-  return collected.flatMap((resource) => store.list(resource).map((object: AnyObject) => ({ resource, object })));
+  const resources = store.resources().filter((resource) => resource !== 'events');
+  return resources.flatMap((resource) => store.list(resource).map((object: AnyObject) => ({ resource, object })));
 }
 
 function remove(store: Store, { resource, object }: Entry): void {
