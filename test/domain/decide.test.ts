@@ -1,0 +1,190 @@
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { decide, readMessage, whyNoRollback, type Message, type MessageName } from '../../src/domain/decide.ts';
+import { evidenceFor } from '../../src/domain/evidence.ts';
+import { gateRow, recordAttempt, type Park, type UpgradeStatus } from '../../src/domain/state.ts';
+import { facts, planned } from './status.ts';
+
+const now = '2026-01-01T01:00:00.000Z';
+
+function atGate(name: 'begin' | 'replace' | 'reopen' | 'cleanup' = 'begin'): { status: UpgradeStatus; hash: string } {
+  const status = planned();
+  const row = gateRow(status, name);
+  row.state = 'open';
+  row.openedAt = now;
+  row.evidence = evidenceFor(name, status, facts, now);
+  return { status, hash: row.evidence.hash };
+}
+
+function parked(more: Partial<Park> = {}): UpgradeStatus {
+  const status = planned();
+  status.park = {
+    id: 'park-1',
+    phase: 'backup',
+    type: 'NoSpace',
+    message: 'the volume is full',
+    options: ['retry', 'rollback', 'abort'],
+    since: now,
+    action: null,
+    by: null,
+    ...more,
+  };
+  return status;
+}
+
+function message(name: MessageName, input: unknown): Message {
+  const read = readMessage(name, input);
+  if (typeof read === 'string') throw new Error(read);
+  return read;
+}
+
+describe('gates', () => {
+  test.each(['approve', 'reject'] as const)('%s of the open gate with its evidence', (name) => {
+    const { status, hash } = atGate();
+    const decision = decide(status, message(name, { gate: 'begin', by: 'ada', evidence: hash, note: 'go' }));
+    expect(decision).toMatchObject({
+      accepted: true,
+      effect: { kind: 'gate', gate: 'begin', approved: name === 'approve', by: 'ada', note: 'go' },
+    });
+  });
+
+  test('a no needs no evidence; a yes does, unless the policy is auto', () => {
+    const { status } = atGate();
+    expect(decide(status, message('reject', { gate: 'begin', by: 'ada' })).accepted).toBe(true);
+    const yes = message('approve', { gate: 'begin', by: 'ada' });
+    expect(decide(status, yes).accepted).toBe(false);
+    status.spec!.gates.begin.policy = 'auto';
+    expect(decide(status, yes).accepted).toBe(true);
+  });
+
+  test('stale evidence is refused, for yes and no', () => {
+    const { status } = atGate();
+    for (const name of ['approve', 'reject'] as const) {
+      expect(decide(status, message(name, { gate: 'begin', by: 'ada', evidence: 'a'.repeat(64) })).accepted).toBe(
+        false,
+      );
+    }
+  });
+
+  test('evidence of one gate or upgrade opens no other', () => {
+    const begin = atGate('begin');
+    const other = atGate('begin');
+    other.status.upgradeId = 'uffffffff';
+    expect(evidenceFor('begin', other.status, facts, now).hash).not.toBe(begin.hash);
+    expect(evidenceFor('replace', begin.status, facts, now).hash).not.toBe(begin.hash);
+  });
+
+  test('times and forecasts do not change the hash, facts do', () => {
+    const { status, hash } = atGate('replace');
+    status.downtime.from = '2026-01-01T00:30:00.000Z';
+    expect(evidenceFor('replace', status, facts, '2026-01-01T09:00:00.000Z').hash).toBe(hash);
+    status.gathered.cloneActive = true;
+    expect(evidenceFor('replace', status, facts, now).hash).toBe(hash);
+    status.gathered.clone = { id: 9, label: 'pgleap', sizeGb: 10, region: 'eu' };
+    expect(evidenceFor('replace', status, facts, now).hash).not.toBe(hash);
+  });
+
+  test('a gate that is not open, or was answered', () => {
+    const { status, hash } = atGate();
+    const says = (gate: string) => decide(status, message('approve', { gate, by: 'ada', evidence: hash })).says;
+    expect(says('reopen')).toContain('gate begin is');
+    gateRow(status, 'begin').state = 'rejected';
+    gateRow(status, 'begin').by = 'grace';
+    expect(says('begin')).toContain('rejected already, by grace');
+    expect(says('reopen')).toContain('Nothing waits');
+  });
+
+  test('only approvers of the spec', () => {
+    const { status, hash } = atGate();
+    status.spec = { ...status.spec!, approvers: ['ada'] };
+    expect(decide(status, message('approve', { gate: 'begin', by: 'eve', evidence: hash })).accepted).toBe(false);
+    expect(decide(status, message('approve', { gate: 'begin', by: 'ada', evidence: hash })).accepted).toBe(true);
+  });
+});
+
+describe('parks', () => {
+  test('an offered action of the open park', () => {
+    const decision = decide(parked(), message('resolve', { park: 'park-1', action: 'retry', by: 'ada' }));
+    expect(decision).toMatchObject({ accepted: true, effect: { kind: 'resolve', park: 'park-1', action: 'retry' } });
+  });
+
+  test.each([
+    ['none is open', planned(), 'park-1', 'retry', 'Nothing is parked'],
+    ['another is open', parked({ id: 'park-2' }), 'park-1', 'retry', 'park-2 is'],
+    ['it was answered', parked({ action: 'abort' }), 'park-1', 'retry', 'answered already'],
+    ['it is not offered', parked({ options: ['retry', 'abort'] }), 'park-1', 'rollback', 'takes retry or abort'],
+  ])('refused when %s', (_what, status, park, action, says) => {
+    const decision = decide(status, message('resolve', { park, action, by: 'ada' }));
+    expect(decision).toMatchObject({ accepted: false, says: expect.stringContaining(says) });
+  });
+});
+
+describe('rollback', () => {
+  test('is accepted until the commit point and refused after it, with or without acceptLostWrites', () => {
+    const status = planned();
+    expect(decide(status, message('rollback', { by: 'ada' })).accepted).toBe(true);
+    status.committedAt = now;
+    expect(decide(status, message('rollback', { by: 'ada' })).accepted).toBe(false);
+    expect(decide(status, message('rollback', { by: 'ada', acceptLostWrites: true })).accepted).toBe(false);
+    expect(whyNoRollback(status, false)).toContain(now);
+  });
+
+  test('is refused when the upgrade stops already or has ended', () => {
+    const status = planned();
+    status.ending = { how: 'abort', why: 'ada said so', by: 'ada', type: null };
+    expect(decide(status, message('rollback', { by: 'eve' })).says).toContain('ada said so');
+    status.stage = 'ended';
+    expect(decide(status, message('rollback', { by: 'eve' })).says).toContain('ended');
+  });
+});
+
+describe('readMessage', () => {
+  const names: MessageName[] = ['approve', 'reject', 'resolve', 'rollback'];
+
+  test('reads or explains whatever is sent, and never throws', () => {
+    const fields = fc.record(
+      {
+        gate: fc.oneof(fc.constantFrom('begin', 'replace', 'nowhere'), fc.anything()),
+        by: fc.oneof(fc.string(), fc.anything()),
+        evidence: fc.oneof(fc.string(), fc.anything()),
+        note: fc.oneof(fc.string(), fc.anything()),
+        park: fc.oneof(fc.constant('park-1'), fc.anything()),
+        action: fc.oneof(fc.constantFrom('retry', 'skip'), fc.anything()),
+        acceptLostWrites: fc.anything(),
+      },
+      { requiredKeys: [] },
+    );
+    fc.assert(
+      fc.property(fc.constantFrom(...names), fc.oneof(fields, fc.anything()), (name, input) => {
+        const read = readMessage(name, input);
+        return typeof read === 'string' ? read.includes('takes one JSON object') : read.by.trim() !== '';
+      }),
+      { numRuns: 3000 },
+    );
+  });
+
+  test('no state and no message leads to an approval without its evidence', () => {
+    const states = fc.constantFrom('pending', 'open', 'approved', 'rejected', 'expired', 'closed');
+    fc.assert(
+      fc.property(states, fc.boolean(), fc.string(), fc.boolean(), (state, right, text, stopping) => {
+        const { status, hash } = atGate('replace');
+        gateRow(status, 'replace').state = state as 'open';
+        if (stopping) status.ending = { how: 'rollback', why: 'x', by: null, type: null };
+        const evidence = right ? hash : text;
+        const decision = decide(status, { name: 'approve', gate: 'replace', by: 'ada', evidence, note: null });
+        return decision.accepted === (state === 'open' && evidence === hash && !stopping);
+      }),
+    );
+  });
+});
+
+test('the list of attempts is capped, and never forgets one that had an effect', () => {
+  const status = planned();
+  const attempt = { at: now, how: 'signal', message: 'approve', by: null, gate: null, says: '', note: null } as const;
+  recordAttempt(status, { ...attempt, accepted: true });
+  for (let index = 0; index < 500; index += 1)
+    recordAttempt(status, { ...attempt, accepted: false, says: String(index) });
+  expect(status.attempts).toHaveLength(200);
+  expect(status.attempts[0]?.accepted).toBe(true);
+  expect(status.attempts.at(-1)?.says).toBe('499');
+});

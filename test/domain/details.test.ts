@@ -1,0 +1,147 @@
+import { describe, expect, test } from 'vitest';
+import { details, duration, headline } from '../../src/domain/details.ts';
+import { evidenceFor } from '../../src/domain/evidence.ts';
+import type { GateName } from '../../src/domain/phases.ts';
+import { gateRow, phaseRow, recordAttempt, type UpgradeStatus } from '../../src/domain/state.ts';
+import { facts, planned } from './status.ts';
+
+const now = '2026-01-01T03:12:05.000Z';
+
+function atGate(name: GateName): UpgradeStatus {
+  const status = planned();
+  status.stage = 'waiting';
+  status.downtime.from = name === 'begin' ? null : '2026-01-01T03:00:00.000Z';
+  const row = gateRow(status, name);
+  row.state = 'open';
+  row.openedAt = now;
+  row.evidence = evidenceFor(name, status, facts, now);
+  return status;
+}
+
+function parked(status = planned()): UpgradeStatus {
+  status.stage = 'parked';
+  status.park = {
+    id: 'park-1',
+    phase: 'backup',
+    type: 'NoSpace',
+    message: 'the volume | is `full`\n<script>',
+    options: ['retry', 'rollback', 'abort'],
+    since: now,
+    action: null,
+    by: null,
+  };
+  return status;
+}
+
+/** The JSON of every `--input '…'` on the page. */
+function inputs(page: string): unknown[] {
+  return [...page.matchAll(/--input '([^']*)'/g)].map(([, json]) => JSON.parse(json ?? '') as unknown);
+}
+
+test('the first line says where the upgrade is and what it waits for', () => {
+  expect(details(planned()).split('\n')[0]).toBe('**Under way, working. Nothing is waited for.**');
+  expect(headline(atGate('replace'))).toBe(
+    'Waiting for a person’s yes or no at gate replace: The backup is proven. Replace the volume?',
+  );
+  expect(headline(parked())).toContain('Phase backup failed');
+});
+
+describe('at a gate', () => {
+  test.each(['begin', 'replace', 'reopen', 'cleanup'] as const)('%s: what to type, with the hash filled in', (gate) => {
+    const status = atGate(gate);
+    const page = details(status);
+    const evidence = gateRow(status, gate).evidence?.hash;
+    expect(inputs(page).slice(0, 2)).toEqual([
+      { gate, by: 'YOUR NAME', evidence },
+      { gate, by: 'YOUR NAME', evidence },
+    ]);
+    expect(page).toContain(`temporal workflow update execute --workflow-id 'pgleap/databases/postgres' --name approve`);
+    expect(page).toContain(
+      `pgleap reject 'pgleap/databases/postgres' --gate ${gate} --by 'YOUR NAME' --evidence ${evidence}`,
+    );
+    expect(page).toContain(`| gate **${gate}** | **waiting for a person** | since 03:12:05 UTC |`);
+  });
+
+  test('every fact of the evidence is on the page', () => {
+    const status = atGate('replace');
+    const page = details(status);
+    for (const { name } of gateRow(status, 'replace').evidence?.facts ?? []) expect(page).toContain(`- ${name}`);
+    expect(page).toContain('**Services have been down since 03:00:00 UTC.**');
+  });
+
+  test('says what silence means', () => {
+    const status = atGate('reopen');
+    status.spec = { ...status.spec!, maxDowntime: '45m', onDowntimeExceeded: 'rollback', approvers: ['ada'] };
+    expect(details(status)).toContain(
+      'When services have been down for 45m, it goes back by itself. Who may answer: ada.',
+    );
+    expect(details(atGate('begin'))).toContain('the same as no after 1d');
+  });
+});
+
+test('a park shows the failure and a command for each answer', () => {
+  const page = details(parked());
+  expect(inputs(page)).toEqual(
+    ['retry', 'rollback', 'abort'].map((action) => ({ park: 'park-1', action, by: 'YOUR NAME' })),
+  );
+});
+
+test('text of the world cannot break the page', () => {
+  const status = parked();
+  phaseRow(status, 'backup').note = 'a | b <img src=x> [x](y)';
+  const page = details(status);
+  expect(page).not.toMatch(/(?<!\\)[<]/);
+  const row = page.split('\n').find((line) => line.startsWith('| backup'));
+  expect(row?.replaceAll(String.raw`\|`, '').split('|')).toHaveLength(6);
+});
+
+test('refused messages and measured progress are shown', () => {
+  const status = planned();
+  recordAttempt(status, {
+    at: now,
+    how: 'signal',
+    message: 'approve',
+    by: 'eve',
+    gate: 'begin',
+    accepted: false,
+    says: 'eve is not among the approvers',
+    note: null,
+  });
+  status.progress = [
+    { what: 'dump', done: 5_000_000, total: 10_000_000, unit: 'bytes', at: now },
+    { what: 'import', done: 12_345, total: null, unit: 'rows', at: now },
+  ];
+  const page = details(status);
+  expect(page).toContain('approve by eve: eve is not among the approvers');
+  expect(page).toContain('dump: 5.0 MB of 10.0 MB (50 %, measured at 03:12:05 UTC)');
+  expect(page).toContain('import: 12,345 rows (total unknown');
+});
+
+test('the page stays small for many services', () => {
+  const many = structuredClone(facts);
+  for (let index = 0; index < 60; index += 1) {
+    many.cluster.services.push({
+      kind: 'Deployment',
+      namespace: 'a-namespace-with-a-long-name',
+      name: `service-with-a-long-name-${index}`,
+      uid: 'u',
+      replicas: 3,
+      suspended: null,
+      readOnly: false,
+      login: null,
+      hpa: null,
+    });
+  }
+  const status = atGate('begin');
+  gateRow(status, 'begin').evidence = evidenceFor('begin', status, many, now);
+  expect(Buffer.byteLength(details(status))).toBeLessThan(20_000);
+});
+
+test.each([
+  [0, '0 s'],
+  [8.24, '8.2 s'],
+  [200, '3 min 20 s'],
+  [7500, '2 h 5 min'],
+])('%d s is %s', (seconds, text) => {
+  expect(duration(seconds)).toBe(text);
+});

@@ -1,0 +1,92 @@
+import * as fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { missingForCleanup, missingForReopen, missingForReplace } from '../../src/domain/laws.ts';
+import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
+import { undoOrder, type RegisteredUndo } from '../../src/domain/undo.ts';
+import { facts, planned } from './status.ts';
+
+const dump = { path: '/pgleap/dump', compression: 'zstd', bytes: 10, sha512: 'd', seconds: 1 } as const;
+const fingerprint = {
+  path: '/f',
+  bytes: 1,
+  sha512: 'f',
+  databases: 1,
+  tables: 1,
+  rows: 1,
+  sequences: 0,
+  largeObjects: 0,
+  roles: 1,
+  seconds: 1,
+};
+const imported = { expected: [], unexpected: [], unexpectedCount: 0, seconds: 1 };
+
+function ready(): UpgradeStatus {
+  const status = planned();
+  status.gathered.dump = dump;
+  status.gathered.dumpArtifact = { name: 'dump', bytes: 10, sha512: 'd' };
+  status.gathered.sourceUnchanged = true;
+  status.gathered.trial = { dump: 'd', import: imported, fingerprint, equal: true, logins: { tried: 1, failed: [] } };
+  status.gathered.cloneActive = true;
+  status.gathered.restored = { import: imported, carried: [] };
+  status.gathered.verified = { fingerprint, equal: true };
+  status.undo.push({
+    id: 'prepare/retain',
+    phase: 'prepare',
+    says: '',
+    activity: 'restoreReclaimPolicy',
+    args: { world: status.world!, volume: facts.cluster.database.volume },
+    last: false,
+    done: false,
+  });
+  for (const gate of status.gates) gate.state = 'approved';
+  return status;
+}
+
+test('everything there: nothing is missing', () => {
+  const status = ready();
+  expect(missingForReplace(status)).toEqual([]);
+  expect(missingForReopen(status)).toEqual([]);
+  status.committedAt = '2026-01-01T00:00:00.000Z';
+  expect(missingForCleanup(status)).toEqual([]);
+});
+
+test.each<[string, (status: UpgradeStatus) => void]>([
+  ['no dump', (status) => (status.gathered.dump = null)],
+  ['a dump that differs in the artifact store', (status) => (status.gathered.dumpArtifact!.sha512 = 'x')],
+  ['a source that changed', (status) => (status.gathered.sourceUnchanged = false)],
+  ['a trial of another dump', (status) => (status.gathered.trial!.dump = 'x')],
+  ['an unequal trial', (status) => (status.gathered.trial!.equal = false)],
+  ['a clone that is not active', (status) => (status.gathered.cloneActive = false)],
+  ['a volume that is not retained', (status) => (status.undo[0]!.done = true)],
+  ['no approval', (status) => (gateRow(status, 'replace').state = 'open')],
+])('replace is refused with %s', (_what, spoil) => {
+  const status = ready();
+  spoil(status);
+  expect(missingForReplace(status)).not.toEqual([]);
+});
+
+test('reopen and cleanup are refused without theirs', () => {
+  const status = ready();
+  status.gathered.verified!.equal = false;
+  status.gathered.restored!.import.unexpectedCount = 1;
+  gateRow(status, 'reopen').state = 'rejected';
+  gateRow(status, 'cleanup').state = 'expired';
+  expect(missingForReopen(status)).toHaveLength(3);
+  expect(missingForCleanup(status)).toHaveLength(2);
+});
+
+test('undo runs backwards, `last` ones at the end, and equal neighbours together', () => {
+  const activities = ['removeScratch', 'restoreRoute', 'restoreService', 'liftSourceFence'] as const;
+  const undo = fc.record({ activity: fc.constantFrom(...activities), last: fc.boolean(), done: fc.boolean() });
+  fc.assert(
+    fc.property(fc.array(undo), (made) => {
+      const undos = made.map((known, index) => ({ ...known, id: String(index) }) as unknown as RegisteredUndo);
+      const groups = undoOrder(undos);
+      const ids = groups.flat().map(({ id }) => Number(id));
+      const open = undos.filter(({ done }) => !done);
+      const wanted = [...open.filter(({ last }) => !last).reverse(), ...open.filter(({ last }) => last).reverse()];
+      expect(ids).toEqual(wanted.map(({ id }) => Number(id)));
+      for (const group of groups) expect(new Set(group.map(({ activity }) => activity)).size).toBe(1);
+    }),
+  );
+});
