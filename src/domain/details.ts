@@ -3,6 +3,7 @@
  * knows nothing of pgleap and is asked at night to say yes or no. Only CommonMark and tables: the UI renders nothing else.
  */
 import { gates, phases, type GateName } from './phases.ts';
+import { bytesText, countText } from './text.ts';
 import { versionText } from './versions.ts';
 import {
   gateWaitSeconds,
@@ -35,15 +36,7 @@ export function duration(seconds: number): string {
 }
 
 function amount(value: number, unit: string): string {
-  if (unit !== 'bytes') return `${value.toLocaleString('en-US')} ${unit}`;
-  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB'];
-  let scaled = value;
-  let index = 0;
-  while (scaled >= 1024 && index < units.length - 1) {
-    scaled /= 1024;
-    index += 1;
-  }
-  return `${index === 0 ? scaled : scaled.toFixed(1)} ${units[index]}`;
+  return unit === 'bytes' ? bytesText(value) : `${countText(value)} ${unit}`;
 }
 
 function subject(status: UpgradeStatus): string {

@@ -23,7 +23,7 @@ export const workflowsPath = fileURLToPath(new URL('../../src/workflows/index.ts
 
 const quiet = new DefaultLogger('ERROR');
 Runtime.install({ logger: quiet, telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } } });
-vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
 
 export function bundle(): Promise<WorkflowBundleWithSourceMap> {
   return bundleWorkflowCode({ workflowsPath, logger: quiet });
@@ -46,7 +46,7 @@ export interface Upgrade {
 function follow(world: FakeWorld, handle: Handle): Upgrade {
   const status = () => handle.query<UpgradeStatus>('status');
   const until = async (what: (state: UpgradeStatus) => boolean) => {
-    const deadline = Date.now() + 35_000;
+    const deadline = Date.now() + 60_000;
     for (;;) {
       const state = await status();
       if (what(state)) return state;

@@ -8,7 +8,7 @@ import { undoOrder } from '../../src/domain/undo.ts';
 import type { ActivityName } from './fake-world.ts';
 import { startHarness, type Harness, type Upgrade } from './harness.ts';
 
-vi.setConfig({ maxConcurrency: 10 });
+vi.setConfig({ maxConcurrency: 8 });
 
 let harness: Harness;
 beforeAll(async () => {
