@@ -154,12 +154,12 @@ test('exec gives output, input, exit codes and many bytes unharmed', async () =>
 test('a slow reader holds the process back', async () => {
   const pod = await readyPod('box');
   const flag = `${world.directory}/written`;
-  const script = `head -c 60000000 /dev/zero; echo > ${flag}`;
+  const script = `head -c 30000000 /dev/zero; echo > ${flag}`;
   const stdout = new PassThrough();
   const ws = await new Exec(world.config).exec(namespace, pod, 'main', ['sh', '-c', script], stdout, null, null, false);
   // The client library reads without end by itself; this is how a careful user of it waits.
   ws.pause();
-  await new Promise((resolve) => setTimeout(resolve, 700));
+  await new Promise((resolve) => setTimeout(resolve, 1500));
   expect(existsSync(flag)).toBe(false);
   // A process whose reader went away is not ended, as with a real kubelet.
   ws.terminate();
