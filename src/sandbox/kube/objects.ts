@@ -28,7 +28,7 @@ type Stored<T> = Omit<Wire<T>, 'apiVersion' | 'kind' | 'metadata'> & {
 type WithSpec<T extends { spec?: unknown }> = Stored<T> & { spec: NonNullable<Wire<T>['spec']> };
 
 /** What is stored only: nothing in the sandbox acts on its content. */
-export interface PlainObject {
+interface PlainObject {
   apiVersion: string;
   kind: string;
   metadata: Meta;
@@ -45,7 +45,7 @@ export type CronJob = WithSpec<k8s.V1CronJob>;
 export type Service = WithSpec<k8s.V1Service>;
 export type Claim = WithSpec<k8s.V1PersistentVolumeClaim>;
 export type PersistentVolume = WithSpec<k8s.V1PersistentVolume>;
-export type VolumeAttachment = WithSpec<k8s.V1VolumeAttachment>;
+type VolumeAttachment = WithSpec<k8s.V1VolumeAttachment>;
 export type PodTemplate = Wire<k8s.V1PodTemplateSpec>;
 export type Container = Wire<k8s.V1Container>;
 export type PodVolume = Wire<k8s.V1Volume>;

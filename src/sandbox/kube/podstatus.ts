@@ -3,7 +3,7 @@ import { setCondition } from './controllers/pods.ts';
 import { timestamp, type Kinds, type Pod, type Wire } from './objects.ts';
 import type { V1ContainerState } from '@kubernetes/client-node';
 
-export type ContainerState = Wire<V1ContainerState>;
+type ContainerState = Wire<V1ContainerState>;
 type PodStatus = NonNullable<Pod['status']>;
 
 /** What the kubelet knows about a pod's container; the pod's status follows from it. */
@@ -18,7 +18,7 @@ export interface ContainerFacts {
 }
 
 /** A digest for an image reference: the sandbox pulls nothing, but the same reference must look the same every time. */
-export function imageDigest(image: string): string {
+function imageDigest(image: string): string {
   const repository = image.replace(/@.*$/, '').replace(/:[^:/]+$/, '');
   return `docker-pullable://${repository}@sha256:${createHash('sha256').update(image).digest('hex')}`;
 }
