@@ -1,6 +1,6 @@
 import { Client, Connection, isGrpcDeadlineError, isGrpcServiceError } from '@temporalio/client';
-import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { UserError } from '../domain/exit-codes.ts';
+import { loadTemporalConfig } from '../worker/temporal-config.ts';
 
 /** A connection to Temporal, configured as the `temporal` command is: environment, then its configuration file. */
 export interface Session {
@@ -17,7 +17,7 @@ const patienceMs = 10_000;
 
 /** Throws UserError `noTemporal` with what to do about it. */
 export async function connect(options: { address?: string } = {}): Promise<Session> {
-  const { connectionOptions, namespace = 'default' } = loadConfig();
+  const { connectionOptions, namespace = 'default' } = loadTemporalConfig();
   const address = options.address ?? connectionOptions.address ?? 'localhost:7233';
   const { tls, apiKey, metadata } = connectionOptions;
   let connection: Connection | undefined;
@@ -43,14 +43,6 @@ export async function connect(options: { address?: string } = {}): Promise<Sessi
     taskQueue: process.env['PGLEAP_TASK_QUEUE'] || 'pgleap',
     close: () => connection.close(),
   };
-}
-
-function loadConfig(): ReturnType<typeof loadClientConnectConfig> {
-  try {
-    return loadClientConnectConfig();
-  } catch (error) {
-    throw new UserError('noTemporal', `Temporal’s configuration cannot be used: ${text(error)}`, { cause: error });
-  }
 }
 
 function noTemporal(error: unknown, address: string, namespace: string): UserError {

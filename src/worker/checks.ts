@@ -1,7 +1,9 @@
 /** Whether the systems that a worker needs answer and take its credentials: for the worker's start and for `pgleap doctor`. */
-import { CoreV1Api, type KubeConfig } from '@kubernetes/client-node';
+import type { KubeConfig } from '@kubernetes/client-node';
 import { getVolumes } from '@linode/api-v4';
 import { messageOf, isFailure } from '../activities/errors.ts';
+import { createKube } from '../activities/kubernetes/client.ts';
+import { clusterUid } from '../activities/kubernetes/identity.ts';
 import { linode } from '../activities/linode-client.ts';
 import type { Check } from '../domain/checks.ts';
 
@@ -10,26 +12,18 @@ const limitMs = 10_000;
 /** Reads the namespace kube-system, whose uid is the cluster's identity: every upgrade does so, too. */
 export async function checkCluster(kubeConfig: KubeConfig): Promise<Check> {
   const id = 'cluster';
-  const server = kubeConfig.getCurrentCluster()?.server ?? '(none)';
   try {
-    await within(kubeConfig.makeApiClient(CoreV1Api).readNamespace({ name: 'kube-system' }));
-    return { id, status: 'PASSED', message: `The Kubernetes API at ${server} answers.` };
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error && typeof error.code === 'number' ? error.code : null;
-    if (code === 401 || code === 403) {
-      return {
-        id,
-        status: 'FAILED',
-        message: `The Kubernetes API at ${server} refuses these credentials (${code}).`,
-        remedy: 'Renew the kubeconfig, or give its user what docs/rbac.md lists.',
-      };
-    }
+    await clusterUid(createKube(kubeConfig));
     return {
       id,
-      status: 'FAILED',
-      message: `The Kubernetes API at ${server} does not answer: ${code === null ? messageOf(error) : `status ${code}`}.`,
-      remedy: 'Check the address in the kubeconfig, the network, and that the API server is up.',
+      status: 'PASSED',
+      message: `The Kubernetes API at ${kubeConfig.getCurrentCluster()?.server} answers.`,
     };
+  } catch (error) {
+    const remedy = isFailure(error, 'AccessDenied')
+      ? 'Renew the kubeconfig, or give its user what docs/rbac.md lists.'
+      : 'No upgrade can go without its cluster.';
+    return { id, status: 'FAILED', message: `${messageOf(error)}.`, remedy };
   }
 }
 
@@ -100,17 +94,5 @@ export async function checkCloudflare(config: { token: string; url: string | und
       message: `Cloudflare’s API at ${base} does not answer: ${messageOf(error)}.`,
       remedy: 'Check the network; activities try again until it answers.',
     };
-  }
-}
-
-async function within<T>(work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer in ${limitMs / 1000} s`)), limitMs);
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -1,4 +1,3 @@
-import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { makeTelemetryFilterString, NativeConnection, Runtime, Worker, type LogLevel } from '@temporalio/worker';
 import { hostname } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +9,7 @@ import { UserError } from '../domain/exit-codes.ts';
 import { checkCloudflare, checkCluster, checkLinode } from './checks.ts';
 import { readWorkerConfig } from './config.ts';
 import { createLogger } from './logger.ts';
+import { loadTemporalConfig } from './temporal-config.ts';
 
 /**
  * Serves two task queues until SIGINT or SIGTERM: the shared one with workflows and most activities, and the one of the
@@ -136,15 +136,5 @@ async function connect(): Promise<{ connection: NativeConnection; namespace: str
         cause: error,
       },
     );
-  }
-}
-
-function loadTemporalConfig(): ReturnType<typeof loadClientConnectConfig> {
-  try {
-    return loadClientConnectConfig();
-  } catch (error) {
-    throw new UserError('configuration', `Temporal’s configuration cannot be used: ${messageOf(error)}`, {
-      cause: error,
-    });
   }
 }
