@@ -44,12 +44,15 @@ const patchTypes: Record<string, PatchType> = {
 /** The API over HTTPS, not yet listening. Upgrades (exec) are the caller's. */
 export function createApiServer(options: ServerOptions): Server {
   const { certificate } = options;
-  return createServer({ cert: certificate.cert, key: certificate.key }, (request, response) => {
+  const server = createServer({ cert: certificate.cert, key: certificate.key }, (request, response) => {
     handle(options, request, response).catch((error: unknown) => {
       if (response.headersSent) response.destroy();
       else sendFailure(response, error);
     });
   });
+  // Node closes idle connections after 5 s, under the hands of clients that keep them; real API servers wait longer.
+  server.keepAliveTimeout = 90_000;
+  return server;
 }
 
 function sendFailure(response: ServerResponse, error: unknown): void {
