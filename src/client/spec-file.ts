@@ -18,9 +18,9 @@ export async function readSpecFile(file: string): Promise<SpecFile> {
   const source = await readText(file, 'spec');
   const lines = new LineCounter();
   const document = parseDocument(source, { lineCounter: lines, prettyErrors: false });
-  if (document.errors.length > 0) {
-    throw invalid(document.errors.map((error) => `${place(file, lines, error.pos[0])}: ${error.message}`));
-  }
+  // What comes after the first mistake in the syntax is mostly its echo.
+  const [mistake] = document.errors;
+  if (mistake) throw invalid([`${place(file, lines, mistake.pos[0])}: ${mistake.message.slice(0, 200)}`]);
   const written: unknown = document.toJS();
   const input = await inlineManifests(file, written);
   const parsed = specSchema.safeParse(input);
