@@ -50,12 +50,12 @@ export async function fenceSource(
   const { source, hbaFile, candidateIp, readOnlyLogins, world } = arg;
   const lines = fenceLines(source.superuser, candidateIp, readOnlyLogins);
   await changeHba(kc, source, 'raise', hbaFile, world.upgradeId, lines);
-  const wrong = await sqlJson<string[] | null>(
+  const wrong = await sqlJson<string[]>(
     kc,
     source,
-    `SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), 'null') FROM pg_hba_file_rules WHERE error IS NOT NULL`,
+    `SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), '[]') FROM pg_hba_file_rules WHERE error IS NOT NULL`,
   );
-  if (wrong !== null) {
+  if (wrong.length > 0) {
     await changeHba(kc, source, 'lift', hbaFile, world.upgradeId, '');
     throw fail(
       'CommandFailed',

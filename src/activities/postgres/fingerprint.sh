@@ -6,7 +6,7 @@ file="$1"
 workers=2
 hex="'hex'"
 # The output of types depends on these; 17 and later would stop at a role's own transaction_timeout, which is no option before.
-export PGOPTIONS='-c client_min_messages=warning -c lc_messages=C -c statement_timeout=0 -c lock_timeout=60s -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=on -c search_path= -c quote_all_identifiers=on -c DateStyle=ISO,YMD -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c xmlbinary=base64 -c xmloption=content -c lc_monetary=C -c lc_numeric=C -c lc_time=C -c row_security=off -c jit=off -c synchronize_seqscans=off -c max_parallel_workers_per_gather=0'
+export PGOPTIONS='-c client_min_messages=warning -c lc_messages=C -c statement_timeout=0 -c lock_timeout=60s -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=on -c search_path= -c DateStyle=ISO,YMD -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c xmlbinary=base64 -c xmloption=content -c lc_monetary=C -c lc_numeric=C -c lc_time=C -c row_security=off -c jit=off -c synchronize_seqscans=off -c max_parallel_workers_per_gather=0'
 rm -rf work && mkdir work && cd work
 
 # Names as a person would write them, quoted by a rule that no version's list of keywords changes.
@@ -14,8 +14,6 @@ plain="CASE WHEN %1 ~ '^[a-z_][a-z0-9_]*\$' THEN %1 ELSE '\"' || replace(%1, '\"
 name_of() { printf '%s' "(${plain//%1/$1})"; }
 # A field of the file: no tab, no line end.
 field() { printf '%s' "replace(replace(replace(replace($1, E'\\\\', E'\\\\\\\\'), E'\\t', E'\\\\t'), E'\\n', E'\\\\n'), E'\\r', E'\\\\r')"; }
-# Since 16 it is a keyword, and as one it is not quoted where it names the type.
-keyword() { printf '%s' "replace($1, '\"json\"', 'json')"; }
 hash() { printf '%s' "encode(sha256(convert_to($1, getdatabaseencoding())), $hex)"; }
 # Who may do what. MAINTAIN exists since 17, and a restore gives it to owners.
 acl() { printf '%s' "(SELECT coalesce(string_agg(format('%s=%s%s/%s', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, a.privilege_type, CASE WHEN a.is_grantable THEN '*' END, pg_get_userbyid(a.grantor)), ' ' ORDER BY a.grantee = 0, pg_get_userbyid(a.grantee)::text COLLATE \"C\", a.privilege_type, pg_get_userbyid(a.grantor)::text COLLATE \"C\"), 'none') FROM aclexplode(coalesce($1, acldefault('$2', $3))) AS a WHERE a.privilege_type <> 'MAINTAIN' OR a.grantee <> $3)"; }
@@ -126,14 +124,14 @@ SQL
 sed -i "s/AND c.oid = ANY/AND c.relispopulated AND c.oid = ANY/" rows.sql
 
 {
-  lines relation "$relation" "format('kind=%s persistence=%s owner=%s method=%s tablespace=%s identity=%s populated=%s acl=%s columns=%s', c.relkind, c.relpersistence, pg_get_userbyid(c.relowner), (SELECT amname FROM pg_am WHERE oid = c.relam), (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), c.relreplident, c.relispopulated, $(acl c.relacl r c.relowner), $(hash "(SELECT string_agg(concat_ws(' ', a.attname, $(keyword "format_type(a.atttypid, a.atttypmod)"), a.attnotnull, a.attidentity, a.attgenerated, (SELECT collname FROM pg_collation WHERE oid = a.attcollation)), ',' ORDER BY a.attname COLLATE \"C\") FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"))" \
+  lines relation "$relation" "format('kind=%s persistence=%s owner=%s method=%s tablespace=%s identity=%s populated=%s acl=%s columns=%s', c.relkind, c.relpersistence, pg_get_userbyid(c.relowner), (SELECT amname FROM pg_am WHERE oid = c.relam), (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), c.relreplident, c.relispopulated, $(acl c.relacl r c.relowner), $(hash "(SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated, (SELECT collname FROM pg_collation WHERE oid = a.attcollation)), ',' ORDER BY a.attname COLLATE \"C\") FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"))" \
     <<<"$tables AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')"
-  lines function "$(name_of n.nspname) || '.' || $(name_of p.proname) || '(' || $(keyword "pg_get_function_identity_arguments(p.oid)") || ')'" \
+  lines function "$(name_of n.nspname) || '.' || $(name_of p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')'" \
     "$(hash "concat_ws(E'\\\\n', p.prosrc, p.probin, p.proconfig)")" \
     <<<"FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE $user_schema AND $(outside pg_proc p.oid)"
-  # Versions print a view's text differently; what it stands on they do not.
+  # Versions print a view's text differently; what it stands on they do not, but for json, a keyword since 16.
   lines depends "format('%s rule %s', $relation, $(name_of w.rulename))" \
-    "$(hash "(SELECT string_agg(DISTINCT concat_ws(' ', i.type, $(keyword i.identity)), ',') FROM pg_depend AS d CROSS JOIN LATERAL pg_identify_object(d.refclassid, d.refobjid, 0) AS i WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid AND d.refobjid >= 16384 AND d.refclassid <> 'pg_catalog.pg_constraint'::regclass)")" \
+    "$(hash "(SELECT string_agg(DISTINCT concat_ws(' ', i.type, regexp_replace(i.identity, '\\mpg_catalog\\.json\\M', 'json', 'g')), ',') FROM pg_depend AS d CROSS JOIN LATERAL pg_identify_object(d.refclassid, d.refobjid, 0) AS i WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid AND d.refobjid >= 16384 AND d.refclassid <> 'pg_catalog.pg_constraint'::regclass)")" \
     <<<"FROM pg_rewrite AS w JOIN pg_class AS c ON c.oid = w.ev_class JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE $user_schema AND $(outside pg_class c.oid)"
   lines defaults "format('%s for %s in %s', d.defaclobjtype, pg_get_userbyid(d.defaclrole), coalesce((SELECT nspname FROM pg_namespace WHERE oid = d.defaclnamespace), 'all schemas'))" "$(acl d.defaclacl r d.defaclrole)" \
     <<<"FROM pg_default_acl AS d"
@@ -168,14 +166,17 @@ function flush(  i, text) {
   while (count > 0 && line[count] == "") count--
   if (type == "TABLE" || type == "FOREIGN TABLE" || type == "DOMAIN") relax()
   if (type ~ /ACL$/ || (type == "TABLE" && inherits)) order()
+  # A keyword since 16, and as one it is not quoted where it names the type.
   for (i = 1; i <= count; i++) gsub(/"json"/, "json", line[i])
+  gsub(/"json"/, "json", key)
   # The roles come in the order of their oids, which a restore does not keep; lines of kind policy name them.
   if (type == "POLICY") for (i = 1; i <= count; i++) sub(/ TO ("([^"]|"")*"|PUBLIC)(, ("([^"]|"")*"|PUBLIC))*/, "", line[i])
   if (type == "VIEW" || type == "MATERIALIZED VIEW" || type == "RULE" || type == "POLICY" || atomic) {
     text = ""
     for (i = 1; i <= count; i++) text = text line[i]
-    gsub(/[ \t();]/, "", text)
+    # First the qualifiers: without its parenthesis a function's name would stand next to one.
     gsub(/("[^"]*")+\./, "", text)
+    gsub(/[ \t();]/, "", text)
     line[1] = text; count = 1
   }
   total++

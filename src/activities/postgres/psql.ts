@@ -32,6 +32,8 @@ export interface SqlOptions {
   timeoutMs?: number;
   /** Default: it may not write. */
   write?: boolean;
+  /** Keep the search_path of role and database; default: empty, so that nothing but what is named is found. */
+  ownSearchPath?: boolean;
 }
 
 // The API's older protocol cannot tell a command that its input has ended, hence head.
@@ -57,7 +59,7 @@ export async function sqlText(
     `statement_timeout=${limit}`,
     'lock_timeout=10s',
     `default_transaction_read_only=${options.write === true ? 'off' : 'on'}`,
-    'search_path=',
+    ...(options.ownSearchPath === true ? [] : ['search_path=']),
   ];
   const variables = Object.entries(options.variables ?? {}).flatMap(([name, value]) => ['-v', `${name}=${value}`]);
   const { code, stdout, stderr } = await execInPod(
@@ -66,7 +68,7 @@ export async function sqlText(
     [
       'bash',
       '-c',
-      `${script('prelude.sh')}\n${runner}`,
+      `${read('prelude.sh')}\n${runner}`,
       'pgleap',
       ...serverArgs(server),
       options.database ?? 'postgres',

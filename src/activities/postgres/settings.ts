@@ -140,7 +140,7 @@ export async function carrySettings(
   for (const [name, value] of Object.entries(settings.autoConf)) {
     const now = known.files[name.toLowerCase()];
     items.push(
-      now === value || (now === undefined && known.defaults[name.toLowerCase()] === value)
+      sameValue(name, now, value) || (now === undefined && known.defaults[name.toLowerCase()] === value)
         ? { what: 'setting', name, outcome: 'same', why: 'the target has the same value' }
         : await carrySetting(kc, target, name, value, known.libraries),
     );
@@ -187,6 +187,11 @@ async function carrySetting(
   }
 }
 
+/** How a list is quoted does not matter. */
+function sameValue(name: string, a: string | undefined, b: string): boolean {
+  return a === b || (a !== undefined && lists.has(name) && listOf(a).join('\n') === listOf(b).join('\n'));
+}
+
 /** `"$user", public` as its names. */
 function listOf(value: string): string[] {
   return [...value.matchAll(/"((?:[^"]|"")*)"|[^,\s][^,]*/g)].map(([all, quoted]) =>
@@ -214,12 +219,12 @@ async function carryFile(
   const old = await onFile(kc, target, 'read', path, world);
   if (rules(old) === rules(text)) return { what, name, outcome: 'same', why: 'the target has the same rules' };
   await onFile(kc, target, 'replace', path, world, text);
-  const wrong = await sqlJson<string[] | null>(
+  const wrong = await sqlJson<string[]>(
     kc,
     target,
-    `SELECT json_agg(format('line %s: %s', line_number, error)) FROM ${what === 'hba' ? 'pg_hba_file_rules' : 'pg_ident_file_mappings'} WHERE error IS NOT NULL`,
+    `SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), '[]') FROM ${what === 'hba' ? 'pg_hba_file_rules' : 'pg_ident_file_mappings'} WHERE error IS NOT NULL`,
   );
-  if (wrong !== null) {
+  if (wrong.length > 0) {
     await onFile(kc, target, 'restore', path, world);
     return { what, name, outcome: 'refused', why: `the target does not accept it: ${wrong.join('; ')}` };
   }
