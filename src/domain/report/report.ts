@@ -151,27 +151,51 @@ function number(value: string, name: string, more: string | null | undefined): H
   </div>`;
 }
 
-/** Where the time went: phases and waits side by side, as wide as they were long. */
+interface Span {
+  kind: 'work' | 'wait';
+  name: string;
+  from: string;
+  to: string;
+}
+
+/** Phases and waits as long as they were and where they were in time; what ran at the same time lies in several lanes. */
 function timeline(status: UpgradeStatus): Html | null {
-  const spans = status.phases.flatMap((row) => [
-    ...gateBefore(status, row).map((gate) => ({ kind: 'wait', name: `gate ${gate.name}`, seconds: gateSeconds(gate) })),
-    { kind: 'work', name: row.name, seconds: row.seconds },
+  const spans = status.phases.flatMap((row): Span[] => [
+    ...gateBefore(status, row).flatMap(({ name, openedAt, decidedAt }) =>
+      openedAt !== null && decidedAt !== null
+        ? [{ kind: 'wait' as const, name: `gate ${name}`, from: openedAt, to: decidedAt }]
+        : [],
+    ),
+    ...(row.startedAt !== null && row.endedAt !== null
+      ? [{ kind: 'work' as const, name: row.name, from: row.startedAt, to: row.endedAt }]
+      : []),
   ]);
-  const known = spans.flatMap(({ kind, name, seconds }) => (seconds ? [{ kind, name, seconds }] : []));
-  const total = known.reduce((sum, { seconds }) => sum + seconds, 0);
+  spans.sort((x, y) => (x.from < y.from ? -1 : 1));
+  const begin = spans[0]?.from ?? '';
+  const total = Math.max(0, ...spans.map(({ to }) => secondsBetween(begin, to)));
   if (total === 0) return null;
+  const lanes: Span[][] = [];
+  for (const span of spans) {
+    const free = lanes.find((lane) => (lane.at(-1)?.to ?? '') <= span.from);
+    if (free) free.push(span);
+    else lanes.push([span]);
+  }
   return html`<section>
     <h2>Where the time went</h2>
-    <div class="timeline">
-      ${known.map(({ kind, name, seconds }) => {
-        const share = (seconds / total) * 100;
-        return html`<div class="${kind}" style="flex-grow:${seconds}" title="${name}: ${duration(seconds)}">
-          ${share > 7 && html`<span>${name}</span>`}
-        </div>`;
-      })}
-    </div>
-    <p class="legend"><span class="work"></span> work <span class="wait"></span> waiting for a person</p>
+    ${lanes.map((lane) => html`<div class="lane">${lane.map((span) => bar(span, begin, total))}</div>`)}
+    <p class="legend">
+      <span class="work"></span> work <span class="wait"></span> waiting for a person; ${duration(total)} in all
+    </p>
   </section>`;
+}
+
+function bar({ kind, name, from, to }: Span, begin: string, total: number): Html {
+  const percent = (seconds: number) => Number(((seconds / total) * 100).toFixed(2));
+  const width = percent(secondsBetween(from, to));
+  const place = `left:${percent(secondsBetween(begin, from))}%;width:${width}%`;
+  return html`<div class="${kind}" style="${place}" title="${name}: ${duration(secondsBetween(from, to))}">
+    ${width > 7 && html`<span>${name}</span>`}
+  </div>`;
 }
 
 function gateBefore(status: UpgradeStatus, row: PhaseRow): GateRow[] {
@@ -218,20 +242,24 @@ function table(title: string, heads: string[], rows: Html[], before: Html | null
   if (rows.length === 0) return null;
   return html`<section>
     <h2>${title}</h2>
-    ${before}
-    <div class="scroll">
-      <table>
-        <thead>
-          <tr>
-            ${heads.map((head) => html`<th scope="col">${head}</th>`)}
-          </tr>
-        </thead>
-        <tbody>
-          ${rows}
-        </tbody>
-      </table>
-    </div>
+    ${before} ${grid(heads, rows)}
   </section>`;
+}
+
+function grid(heads: string[], rows: Html[]): Html | null {
+  if (rows.length === 0) return null;
+  return html`<div class="scroll">
+    <table>
+      <thead>
+        <tr>
+          ${heads.map((head) => html`<th scope="col">${head}</th>`)}
+        </tr>
+      </thead>
+      <tbody>
+        ${rows}
+      </tbody>
+    </table>
+  </div>`;
 }
 
 /** Who said what, when, having seen what. */
@@ -282,7 +310,7 @@ function evidenceItem({ name, value }: EvidenceItem): Html {
         </ul>`
     : String(value);
   return html`<dt>${name}</dt>
-    <dd>${shown}</dd>`;
+    <dd>${typeof shown === 'string' && /^[0-9a-f]{64,}$/.test(shown) ? html`<code>${shown}</code>` : shown}</dd>`;
 }
 
 /** The chain from the source’s rows to the target’s: each link with its checksum. */
@@ -373,7 +401,7 @@ function serviceRow(service: ServiceFact): Html {
         : 'suspended for the time'
       : service.readOnly
         ? 'read-only, stayed up'
-        : `${service.replicas ?? 0} replicas${service.hpa === null ? '' : `, then as ${service.hpa} wants`}`;
+        : `${service.replicas === 1 ? '1 replica' : `${service.replicas ?? 0} replicas`}${service.hpa === null ? '' : `, then as ${service.hpa} wants`}`;
   return html`<tr>
     <td>${service.namespace}/${service.name}</td>
     <td>${service.kind}</td>
@@ -416,19 +444,44 @@ function volumes(status: UpgradeStatus): Html | null {
 
 function settings(status: UpgradeStatus): Html | null {
   const carried = status.gathered.restored?.carried ?? [];
-  return table(
+  return folded(
     'Settings that lived with the data',
     ['what', 'name', 'outcome', 'why'],
-    carried.map(
-      ({ what, name, outcome, why }) =>
-        html`<tr>
-          <td>${what}</td>
-          <td><code>${name}</code></td>
-          <td>${pill(outcome, outcome === 'refused' ? 'warn' : 'calm')}</td>
-          <td>${why}</td>
-        </tr>`,
-    ),
+    carried,
+    ({ outcome }) => outcome !== 'same',
+    'were the same already',
+    ({ what, name, outcome, why }) =>
+      html`<tr>
+        <td>${what}</td>
+        <td><code>${name}</code></td>
+        <td>${pill(outcome, outcome === 'refused' ? 'warn' : 'calm')}</td>
+        <td>${why}</td>
+      </tr>`,
   );
+}
+
+/** A table whose uninteresting rows are there, but folded away. */
+function folded<T>(
+  title: string,
+  heads: string[],
+  items: readonly T[],
+  matters: (item: T) => boolean,
+  others: string,
+  row: (item: T) => Html,
+): Html | null {
+  const rest = items.filter((item) => !matters(item));
+  if (items.length === 0) return null;
+  return html`<section>
+    <h2>${title}</h2>
+    ${grid(heads, items.filter(matters).map(row))}
+    ${
+      rest.length > 0 &&
+      html`<details>
+        <summary>${rest.length} ${others}</summary>
+        ${grid(heads, rest.map(row))}
+      </details>`
+    }
+  </section>`;
 }
 
 const tones: Record<Check['status'], 'good' | 'warn' | 'bad' | 'calm'> = {
@@ -442,18 +495,18 @@ const tones: Record<Check['status'], 'good' | 'warn' | 'bad' | 'calm'> = {
 function checks(status: UpgradeStatus): Html | null {
   const all = [...(status.plan?.checks ?? []), ...status.gathered.candidateChecks];
   const order: Check['status'][] = ['FAILED', 'WARNING', 'INFO', 'PASSED', 'SKIPPED'];
-  const sorted = order.flatMap((wanted) => all.filter((check) => check.status === wanted));
-  return table(
+  return folded(
     'Checks before anything was changed',
     ['', 'check', 'found'],
-    sorted.map(
-      (check) =>
-        html`<tr>
-          <td>${pill(check.status, tones[check.status])}</td>
-          <td><code>${check.id}</code></td>
-          <td>${check.message} ${check.remedy !== undefined && html`<em>${check.remedy}</em>`}</td>
-        </tr>`,
-    ),
+    order.flatMap((wanted) => all.filter((check) => check.status === wanted)),
+    (check) => check.status !== 'PASSED' && check.status !== 'SKIPPED',
+    'passed, or did not apply',
+    (check) =>
+      html`<tr>
+        <td>${pill(check.status, tones[check.status])}</td>
+        <td><code>${check.id}</code></td>
+        <td>${check.message} ${check.remedy !== undefined && html`<em>${check.remedy}</em>`}</td>
+      </tr>`,
   );
 }
 

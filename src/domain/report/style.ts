@@ -23,9 +23,9 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1rem; }
 .numbers strong { display: block; font-size: 1.5rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .numbers small { display: block; color: var(--soft); }
-.timeline { display: flex; height: 2.4rem; border-radius: 6px; overflow: hidden; gap: 1px; }
-.timeline div { min-width: 2px; display: flex; align-items: center; justify-content: center; overflow: hidden;
-  font-size: .75rem; color: #10151b; }
+.lane { position: relative; height: 1.9rem; margin-bottom: 3px; }
+.lane div { position: absolute; inset-block: 0; min-width: 2px; border-radius: 4px; border-right: 1px solid var(--card);
+  display: flex; align-items: center; justify-content: center; overflow: hidden; font-size: .75rem; color: #10151b; }
 .work { background: var(--work); } .wait { background: var(--wait); }
 .legend { margin: .5rem 0 0; color: var(--soft); font-size: .8rem; }
 .legend span { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .3em 0 .8em; }
