@@ -128,6 +128,24 @@ test('Recreate starts nothing new before the last old pod is gone; a rolling upd
   }
 });
 
+test('a Deployment takes over orphans that match, and with one pod too many somebody has to go', async () => {
+  await apps.createNamespacedDeployment({ namespace, body: deploymentOf('orphan', {}) });
+  const before = await readyPod('orphan');
+  await apps.deleteNamespacedDeployment({ name: 'orphan', namespace, propagationPolicy: 'Orphan' });
+  await eventually(async () => {
+    const { items } = await apps.listNamespacedDeployment({ namespace, fieldSelector: 'metadata.name=orphan' });
+    return items.length === 0;
+  }, 'no Deployment');
+  await apps.createNamespacedDeployment({ namespace, body: deploymentOf('orphan', {}) });
+  await scaled('orphan', 1);
+  expect(await readyPod('orphan')).toBe(before);
+  const hash = (await podsOf('orphan'))[0]?.metadata?.labels?.['pod-template-hash'] ?? '';
+  const labels = { app: 'orphan', 'pod-template-hash': hash };
+  const { spec } = deploymentOf('stranger', {}).spec.template;
+  await core.createNamespacedPod({ namespace, body: { metadata: { name: 'stranger', labels }, spec } });
+  await eventually(async () => (await podsOf('orphan')).length === 1, 'one pod again');
+});
+
 test('exec gives output, input, exit codes and many bytes unharmed', async () => {
   await apps.createNamespacedDeployment({ namespace, body: deploymentOf('box', {}) });
   const pod = await readyPod('box');

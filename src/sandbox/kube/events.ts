@@ -11,32 +11,35 @@ export interface Recorder {
 const keptEvents = 1000;
 
 export function createRecorder(store: Store): Recorder {
+  /** Namespace and name of each event by what it says of whom, oldest first. */
+  const known = new Map<string, { namespace: string; name: string }>();
   return (source, object, type, reason, message) => {
     const { name, namespace = 'default', uid, resourceVersion } = object.metadata;
     if (store.get('namespaces', '', namespace) === undefined) return;
-    const events = store.list('events');
-    const same = events.find(
-      (event) => event.involvedObject.uid === uid && event.reason === reason && event.message === message,
-    );
-    if (same !== undefined) {
-      store.mutate('events', same.metadata.namespace ?? '', same.metadata.name, (draft) => {
-        draft.count = (draft.count ?? 1) + 1;
-        draft.lastTimestamp = timestamp();
-      });
-      return;
+    const content = `${uid} ${reason} ${message}`;
+    const same = known.get(content);
+    const counted =
+      same === undefined
+        ? undefined
+        : store.mutate('events', same.namespace, same.name, (draft) => {
+            draft.count = (draft.count ?? 1) + 1;
+            draft.lastTimestamp = timestamp();
+          });
+    if (counted !== undefined) return;
+    const [oldest] = known;
+    if (known.size >= keptEvents && oldest !== undefined) {
+      known.delete(oldest[0]);
+      store.remove('events', oldest[1].namespace, oldest[1].name);
     }
-    const oldest = events.toSorted(
-      (a, b) => Number(a.metadata.resourceVersion) - Number(b.metadata.resourceVersion),
-    )[0];
-    if (events.length >= keptEvents && oldest !== undefined) {
-      store.remove('events', oldest.metadata.namespace ?? '', oldest.metadata.name);
-    }
+    const eventName = `${name}.${randomBytes(8).toString('hex')}`;
+    known.delete(content);
+    known.set(content, { namespace, name: eventName });
     const { apiVersion, kind } = object;
     const related = object.metadata.namespace === undefined ? {} : { namespace };
     store.insert('events', {
       apiVersion: 'v1',
       kind: 'Event',
-      metadata: { name: `${name}.${randomBytes(8).toString('hex')}`, namespace },
+      metadata: { name: eventName, namespace },
       involvedObject: { apiVersion, kind, name, ...related, uid, resourceVersion },
       type,
       reason,

@@ -3,7 +3,7 @@ import { controllerOf, isEnded, keyOf, ownerReference, splitKey, timestamp } fro
 import type { Deployment, PodTemplate, ReplicaSet } from '../objects.ts';
 import type { Store } from '../store.ts';
 import { feed, startQueue, type Context, type Controller, type Queue } from './loop.ts';
-import { podsOf, setCondition, templateHash } from './pods.ts';
+import { adopt, podsOf, setCondition, templateHash } from './pods.ts';
 
 const hashLabel = 'pod-template-hash';
 const revisionKey = 'deployment.kubernetes.io/revision';
@@ -33,6 +33,7 @@ function reconcile(context: Context, key: string, queue: Queue): void {
   const { namespace, name } = splitKey(key);
   const deployment = store.get('deployments', namespace, name);
   if (deployment === undefined || deployment.metadata.deletionTimestamp !== undefined) return;
+  adopt(store, 'replicasets', deployment);
   const sets = store
     .list('replicasets', namespace)
     .filter(

@@ -1,6 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { applyDefaults } from '../defaults.ts';
-import { controllerOf, ownerReference, type AnyObject, type Pod, type PodTemplate } from '../objects.ts';
+import { controllerOf, ownerReference } from '../objects.ts';
+import type { AnyObject, LabelSelector, Pod, PodTemplate } from '../objects.ts';
+import { matches } from '../selectors.ts';
 import type { Store, Unstamped } from '../store.ts';
 
 const letters = 'bcdfghjklmnpqrstvwxz2456789';
@@ -31,6 +33,21 @@ export function podsOf(store: Store, owner: AnyObject): Pod[] {
   return store
     .list('pods', owner.metadata.namespace ?? '')
     .filter((pod) => controllerOf(pod)?.uid === owner.metadata.uid);
+}
+
+/** Makes a controller the owner of what its selector matches and nobody controls. */
+export function adopt(
+  store: Store,
+  resource: 'pods' | 'replicasets',
+  owner: AnyObject & { spec: { selector?: LabelSelector } },
+): void {
+  for (const { metadata } of store.list(resource, owner.metadata.namespace ?? '')) {
+    if (metadata.deletionTimestamp !== undefined || !matches(owner.spec.selector, metadata.labels)) continue;
+    if (metadata.ownerReferences?.some((one) => one.controller === true)) continue;
+    store.mutate(resource, metadata.namespace ?? '', metadata.name, (draft) => {
+      draft.metadata.ownerReferences = [...(draft.metadata.ownerReferences ?? []), ownerReference(owner)];
+    });
+  }
 }
 
 /** Makes a pod of a controller's template. */

@@ -1,7 +1,7 @@
 import { controllerOf, isActive, isReady, keyOf, splitKey, type Pod, type ReplicaSet } from '../objects.ts';
 import type { Store } from '../store.ts';
 import { feed, startQueue, type Context, type Controller, type Queue } from './loop.ts';
-import { createPod, podsOf, randomSuffix } from './pods.ts';
+import { adopt, createPod, podsOf, randomSuffix } from './pods.ts';
 
 /** Keeps as many pods as each ReplicaSet asks for. */
 export function startReplicaSets(context: Context): Controller {
@@ -9,9 +9,11 @@ export function startReplicaSets(context: Context): Controller {
   const queue = startQueue('replicaset', context, (key, own) => reconcile(context, key, own));
   return feed(store, queue, {
     replicasets: ({ object }) => [keyOf(object)],
-    pods({ object }) {
+    pods({ type, object }) {
       const owner = controllerOf(object);
-      return owner?.kind === 'ReplicaSet' ? [`${object.metadata.namespace}/${owner.name}`] : [];
+      if (owner !== undefined) return owner.kind === 'ReplicaSet' ? [`${object.metadata.namespace}/${owner.name}`] : [];
+      // Whose selector matches it will adopt it.
+      return type === 'DELETED' ? [] : store.list('replicasets', object.metadata.namespace ?? '').map(keyOf);
     },
   });
 }
@@ -21,6 +23,7 @@ function reconcile({ store, recorder }: Context, key: string, queue: Queue): voi
   const set = store.get('replicasets', namespace, name);
   const template = set?.spec.template;
   if (set === undefined || template === undefined) return;
+  if (set.metadata.deletionTimestamp === undefined) adopt(store, 'pods', set);
   const active = podsOf(store, set).filter(isActive);
   const wanted = set.spec.replicas ?? 0;
   if (set.metadata.deletionTimestamp === undefined) {

@@ -2,7 +2,7 @@ import { applyDefaults } from '../defaults.ts';
 import { controllerOf, isReady, keyOf, splitKey, type Claim, type Pod, type StatefulSet } from '../objects.ts';
 import type { Store, Unstamped } from '../store.ts';
 import { feed, startQueue, type Context, type Controller, type Queue } from './loop.ts';
-import { createPod, podsOf, templateHash } from './pods.ts';
+import { adopt, createPod, podsOf, templateHash } from './pods.ts';
 import { availableIn } from './replicaset.ts';
 
 const revisionLabel = 'controller-revision-hash';
@@ -25,7 +25,10 @@ function reconcile(context: Context, key: string, queue: Queue): void {
   const { namespace, name } = splitKey(key);
   const set = store.get('statefulsets', namespace, name);
   if (set === undefined) return;
-  if (set.metadata.deletionTimestamp === undefined) step(context, set, queue);
+  if (set.metadata.deletionTimestamp === undefined) {
+    adopt(store, 'pods', set);
+    step(context, set, queue);
+  }
   writeStatus(store, set);
 }
 
