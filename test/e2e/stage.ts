@@ -15,6 +15,9 @@ import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
 import type { SandboxAddress } from '../../src/sandbox/sandbox.ts';
 import { openAccess, type Access } from '../../src/sandbox/world/access.ts';
 
+/** Of the example spec's database. */
+export const WORKFLOW_ID = 'pgleap/databases/postgres';
+
 const root = join(import.meta.dirname, '..', '..');
 
 export interface Stage {
@@ -37,7 +40,7 @@ export async function raiseStage(temporal: string, from: 15 | 16, sizeMb: number
     const sandboxProcess = fork(
       join(root, 'src', 'sandbox', 'main.ts'),
       ['--state', join(folder, 'sandbox'), '--from', String(from), '--size', String(sizeMb)],
-      { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] },
+      { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] },
     );
     closers.push(() => end(sandboxProcess));
     const sandbox = await firstLine(sandboxProcess);
@@ -54,6 +57,13 @@ export async function raiseStage(temporal: string, from: 15 | 16, sizeMb: number
     };
     const session = await connect({ address: temporal });
     closers.push(() => session.close());
+    // The next test's database has the same name.
+    closers.push(() =>
+      session.client.workflow
+        .getHandle(WORKFLOW_ID)
+        .terminate('end of test')
+        .catch(() => {}),
+    );
     const kubeConfig = new KubeConfig();
     kubeConfig.loadFromFile(sandbox.kubeconfig);
     return {
@@ -87,11 +97,13 @@ export async function raiseStage(temporal: string, from: 15 | 16, sizeMb: number
 
 async function firstLine(child: ChildProcess): Promise<SandboxAddress> {
   if (child.stdout === null) throw new Error('no output');
+  let log = '';
+  child.stderr?.on('data', (chunk: Buffer) => (log += chunk.toString()));
   for await (const line of createInterface({ input: child.stdout })) {
     const address: SandboxAddress = JSON.parse(line);
     return address;
   }
-  throw new Error('the sandbox did not start');
+  throw new Error(`the sandbox did not start: ${log.slice(-2000)}`);
 }
 
 async function end(child: ChildProcess): Promise<void> {

@@ -3,7 +3,7 @@
  * the sandbox. What is compared was asked from the world, before and after.
  */
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
+import { describeUpgrade, upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
 import { startTemporal, type TemporalServer } from '../../src/client/temporal-server.ts';
 import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
@@ -12,7 +12,17 @@ import { takeSnapshot, type Scene, type Snapshot } from '../../src/sandbox/demo/
 import { startVisitor, type Visitor } from '../../src/sandbox/demo/visitor.ts';
 import { podOf } from '../../src/sandbox/world/access.ts';
 import Cloudflare from 'cloudflare';
-import { answer, artifactText, duringActivity, kill, raiseStage, reachGate, start, type Stage } from './stage.ts';
+import {
+  answer,
+  artifactText,
+  duringActivity,
+  kill,
+  raiseStage,
+  reachGate,
+  start,
+  WORKFLOW_ID,
+  type Stage,
+} from './stage.ts';
 
 let temporal: TemporalServer;
 let stage: Stage | undefined;
@@ -22,7 +32,8 @@ beforeAll(async () => {
   temporal = await startTemporal({ ui: false });
 }, 60_000);
 
-afterEach(async () => {
+afterEach(async ({ task }) => {
+  if (task.result?.state === 'fail' && stage) console.error(await whereItStood(stage));
   await visitor?.stop();
   await stage?.close();
   visitor = undefined;
@@ -30,6 +41,17 @@ afterEach(async () => {
 }, 60_000);
 
 afterAll(() => temporal.close());
+
+async function whereItStood({ session }: Stage): Promise<string> {
+  try {
+    const { phases, park, gathered } = await upgradeStatus(session, WORKFLOW_ID);
+    const { activities } = await describeUpgrade(session, WORKFLOW_ID);
+    const steps = phases.map(({ name, state, seconds }) => `${name} ${state} ${seconds ?? ''}`);
+    return [...steps, JSON.stringify({ park, activities, sessions: gathered.fence })].join('\n');
+  } catch (error) {
+    return String(error);
+  }
+}
 
 async function raise(from: 15 | 16, sizeMb: number): Promise<Stage> {
   stage = await raiseStage(temporal.address, from, sizeMb);
@@ -111,7 +133,7 @@ async function expectUpgraded(on: Stage, workflowId: string, before: Snapshot, s
   expect(visitor?.visits.maintenance).toBeGreaterThan(0);
 }
 
-test('15 to 18, straight', { timeout: 120_000 }, async () => {
+test('15 to 18, straight', { timeout: 240_000 }, async () => {
   const on = await raise(15, 5);
   await on.startWorker();
   const workflowId = await start(on);
@@ -120,7 +142,7 @@ test('15 to 18, straight', { timeout: 120_000 }, async () => {
   await expectUpgraded(on, workflowId, before, scene);
 });
 
-test('16 to 18, the worker killed during dump, copy and restore', { timeout: 240_000 }, async () => {
+test('16 to 18, the worker killed during dump, copy and restore', { timeout: 400_000 }, async () => {
   const on = await raise(16, 60);
   let worker = await on.startWorker();
   const workflowId = await start(on);
@@ -142,7 +164,7 @@ test('16 to 18, the worker killed during dump, copy and restore', { timeout: 240
   await expectUpgraded(on, workflowId, before, scene);
 });
 
-test('16, rejected at gate reopen: the old world, and then all the way', { timeout: 240_000 }, async () => {
+test('16, rejected at gate reopen: the old world, and then all the way', { timeout: 400_000 }, async () => {
   const on = await raise(16, 5);
   await on.startWorker();
   const workflowId = await start(on);
