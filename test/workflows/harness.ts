@@ -107,6 +107,7 @@ export async function startHarness() {
     taskQueue,
     workflowBundle,
     activities,
+    identity: 'worker',
     maxHeartbeatThrottleInterval: '100ms',
     defaultHeartbeatThrottleInterval: '100ms',
   });

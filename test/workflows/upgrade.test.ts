@@ -7,6 +7,7 @@ import { gateRow, phaseRow } from '../../src/domain/state.ts';
 import { undoOrder } from '../../src/domain/undo.ts';
 import type { ActivityName } from './fake-world.ts';
 import { startHarness, type Harness, type Upgrade } from './harness.ts';
+import { keepHistory } from './histories.ts';
 
 vi.setConfig({ maxConcurrency: 8 });
 
@@ -95,6 +96,7 @@ describe.concurrent('upgraded', () => {
       'Gate reopen approved by ada.',
       'Gate cleanup approved by ada.',
     ]);
+    await keepHistory(upgrade.handle, 'straight');
   });
 
   test('what may overlap does: trial and copy beside each other, both before the source halts', async () => {
@@ -154,6 +156,7 @@ describe.concurrent('upgraded', () => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, cleanup: {} } } });
     await upgrade.answer('cleanup', 'reject');
     expect((await upgrade.handle.result()).ok).toBe(true);
+    await keepHistory(upgrade.handle, 'rejected-at-cleanup');
     expect(upgrade.world.state).toMatchObject({ originalVolume: true, clone: 'active', scratch: true, lease: null });
     expect(upgrade.world.broken).toEqual([]);
   });
@@ -204,6 +207,7 @@ describe.concurrent('rolled back', () => {
     expect(result).toMatchObject({ ok: false, outcome: 'rolled-back', servicesRestored: true, routesRestored: true });
     expect(result.why).toContain('grace said no');
     oldWorldStands(upgrade);
+    await keepHistory(upgrade.handle, `rejected-at-${gate}`);
   });
 
   test('undo runs strictly backwards, things that only cost money last', async () => {
@@ -268,6 +272,7 @@ describe.concurrent('rolled back', () => {
     expect(says).toContain('Rolling back');
     expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back', why: 'the moon is full' });
     oldWorldStands(upgrade);
+    if (name === 'importDump') await keepHistory(upgrade.handle, 'rolled-back-in-trial');
   });
 
   test('cancel before the commit point is a rollback', async () => {
@@ -278,6 +283,7 @@ describe.concurrent('rolled back', () => {
     expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back', why: 'The workflow was cancelled.' });
     oldWorldStands(upgrade);
     expect((await upgrade.status()).attempts.at(-1)).toMatchObject({ how: 'cancel', accepted: true });
+    await keepHistory(upgrade.handle, 'cancelled');
   });
 
   test('cancel and rollback after the commit point are refused, and the upgrade goes on', async () => {
@@ -319,6 +325,7 @@ describe.concurrent('rolled back', () => {
     expect((await failure(upgrade)).type).toBe('Aborted');
     expect(upgrade.world.order).not.toContain('restartSource');
     expect(upgrade.world.journal.closed).toBeNull();
+    await keepHistory(upgrade.handle, 'undo-aborted');
   });
 });
 
@@ -364,6 +371,7 @@ describe.concurrent('parked', () => {
       const status = await upgrade.status();
       expect(status.parked).toHaveLength(breaks.length);
       for (const [phase] of breaks) expect(phaseRow(status, phase).tries).toBe(2);
+      if (after) await keepHistory(upgrade.handle, 'parked-in-every-phase');
     },
   );
 
@@ -453,6 +461,7 @@ describe.concurrent('refused', () => {
     expect(await failure(upgrade)).toMatchObject({ type: 'PreflightRefused' });
     expect(upgrade.world.state).toEqual(upgrade.world.oldState());
     expect(upgrade.world.journal.closed).toBe('refused');
+    await keepHistory(upgrade.handle, 'refused-by-target-image');
     expect(upgrade.world.broken).toEqual([]);
   });
 
@@ -514,6 +523,7 @@ describe.concurrent('messages', () => {
     const { attempts } = await upgrade.status();
     // What had the wrong shape never reached the history; everything else is kept.
     expect(attempts.map(({ accepted }) => accepted)).toEqual([false, false, false, false, false, true, false, true]);
+    await keepHistory(upgrade.handle, 'messages-refused');
   });
 
   test('signals: bad ones are recorded and shown, good ones work', async () => {
