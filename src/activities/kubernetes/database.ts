@@ -92,6 +92,8 @@ export function createDatabaseActivities(
       requireImage(database, workload);
       if ((workload.spec?.replicas ?? 1) !== 0) {
         await scale(kube, database.workload, 0, {
+          // What an earlier upgrade left must not pass for this one's.
+          ...(marked(workload, world, annotations.upgrade) === undefined ? unmarked : {}),
           [annotations.upgrade]: world.upgradeId,
           [annotations.before]: `replicas=${workload.spec?.replicas ?? 1}`,
           [annotations.stoppedAt]: new Date().toISOString(),

@@ -9,6 +9,7 @@ import { inspectCluster } from './inspect.ts';
 import { createJournalActivities } from './journal.ts';
 import { createServiceActivities } from './services.ts';
 import { createVolumeActivities } from './volumes.ts';
+import { unmark } from './workloads.ts';
 
 export type KubernetesActivities = Pick<PreflightActivities, 'inspectCluster'> &
   ClusterActivities &
@@ -46,6 +47,7 @@ export function createKubernetesActivities(deps: {
     async removeOriginal({ world, database, volume }) {
       await removeReleasedVolume({ world, database });
       await deps.removeVolume({ world, volume });
+      await unmark(kube, world, database.workload);
     },
   });
 }

@@ -190,7 +190,7 @@ export function createServiceActivities(
           }
         }
       }
-      const wanted = workload.spec?.replicas ?? 1;
+      const wanted = service.hpa === null ? (service.replicas ?? 1) : (workload.spec?.replicas ?? 1);
       return {
         ready: pods.filter(isReady).length >= wanted,
         restarts,

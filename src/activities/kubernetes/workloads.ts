@@ -157,3 +157,14 @@ export function marked(
 
 /** Changes that take every mark off again. */
 export const unmarked: Record<string, null> = Object.fromEntries(Object.values(annotations).map((key) => [key, null]));
+
+/** Takes the marks of this upgrade off, once nothing can be put back with them any more. */
+export async function unmark(
+  kube: Kube,
+  world: World,
+  ref: Pick<WorkloadRef, 'kind' | 'namespace' | 'name'>,
+): Promise<void> {
+  const workload = await kube.find(ref.kind, ref);
+  if (workload === undefined || marked(workload, world, annotations.upgrade) === undefined) return;
+  await kube.patch(ref.kind, ref, { metadata: { annotations: unmarked } });
+}

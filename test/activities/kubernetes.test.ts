@@ -1,0 +1,507 @@
+/** Everything pgleap does in a cluster, against the sandbox's API server and real pods, in the order of an upgrade. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { KubeConfig } from '@kubernetes/client-node';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { DefaultLogger } from '@temporalio/worker';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
+import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
+import { listJournals } from '../../src/activities/kubernetes/journal.ts';
+import { sqlText } from '../../src/activities/postgres/psql.ts';
+import type { ClusterFacts, NewClaimFact, ServerRef, ServiceFact, SourceFacts, World } from '../../src/domain/facts.ts';
+import { specSchema, type Spec } from '../../src/domain/spec.ts';
+import { startSandbox } from '../../src/sandbox/sandbox.ts';
+
+const namespace = 'databases';
+const workflowId = 'pgleap/databases/postgres';
+const source: SourceFacts = {
+  versionNum: 160_000,
+  major: 16,
+  systemIdentifier: '1',
+  dataDirectory: '/var/lib/postgresql/data',
+  hbaFile: '/var/lib/postgresql/data/pg_hba.conf',
+  databases: 5,
+  tables: 10,
+  bytes: 1e7,
+  roles: 5,
+  extensions: [],
+  preload: ['pg_stat_statements'],
+  encoding: 'UTF8',
+  locale: 'C',
+  probeMs: [],
+};
+
+let folder: string;
+let sandbox: Awaited<ReturnType<typeof startSandbox>>;
+let kubeConfig: KubeConfig;
+let kube: Kube;
+let activities: KubernetesActivities;
+let facts: ClusterFacts;
+let world: World;
+const removed: string[] = [];
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'pgleap-kubernetes-'));
+  sandbox = await startSandbox({ stateDir: folder, from: 16, sizeMb: 1 });
+  kubeConfig = new KubeConfig();
+  kubeConfig.loadFromFile(sandbox.address.kubeconfig);
+  kube = createKube(kubeConfig);
+  activities = createKubernetesActivities({
+    kubeConfig,
+    removeVolume: async ({ volume }) => void removed.push(volume.label),
+  });
+}, 180_000);
+
+afterAll(async () => {
+  await sandbox?.close();
+  await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+}, 60_000);
+
+const quiet = new DefaultLogger('ERROR');
+
+/** Runs an activity as a worker does. */
+async function act<N extends keyof KubernetesActivities>(
+  name: N,
+  arg: Parameters<KubernetesActivities[N]>[0],
+): Promise<Awaited<ReturnType<KubernetesActivities[N]>>> {
+  const run = activities[name] as (given: typeof arg) => ReturnType<KubernetesActivities[N]>;
+  const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 }, { logger: quiet });
+  return (await environment.run(run, arg)) as Awaited<ReturnType<KubernetesActivities[N]>>;
+}
+
+/** As when a worker is killed between doing and reporting: the same call again must find its work done. */
+async function twice<N extends keyof KubernetesActivities>(name: N, arg: Parameters<KubernetesActivities[N]>[0]) {
+  const first = await act(name, arg);
+  const second = await act(name, arg);
+  return { first, second };
+}
+
+function makeSpec(change: { database?: object; target?: object; services?: object[] } = {}): Spec {
+  return specSchema.parse({
+    database: { namespace, ...change.database },
+    target: { image: 'postgres:18', ...change.target },
+    services: change.services ?? [
+      { namespace: 'web', name: 'site' },
+      { namespace: 'web', name: 'pinnwand' },
+      { namespace: 'bots', name: 'metricity' },
+      { namespace: 'monitoring', name: 'grafana', readOnly: true, login: 'grafana' },
+      { kind: 'CronJob', namespace, name: 'blackbox' },
+    ],
+  });
+}
+
+function service(name: string): ServiceFact {
+  const found = facts.services.find((one) => one.name === name);
+  if (found === undefined) throw new Error(`no service ${name}`);
+  return found;
+}
+
+async function replicas(name: string): Promise<number | undefined> {
+  const { kind, namespace: where } = service(name);
+  if (kind === 'CronJob') throw new Error('has no replicas');
+  return (await kube.get(kind, { namespace: where, name })).spec?.replicas;
+}
+
+async function inspectWith(change: Parameters<typeof makeSpec>[0]) {
+  const { facts: found, checks } = await act('inspectCluster', { spec: makeSpec(change) });
+  return { facts: found, failed: checks.filter(({ status }) => status === 'FAILED'), checks };
+}
+
+describe('inspectCluster', () => {
+  test('finds database, volume and exact counts, and nothing to object to', async () => {
+    const { facts: found, failed, checks } = await inspectWith({});
+    expect(failed).toEqual([]);
+    expect(checks.filter(({ id }) => id === 'kube.unlisted-user')).toEqual([]);
+    if (found === null) throw new Error('no facts');
+    facts = found;
+    world = {
+      clusterUid: found.clusterUid,
+      upgradeId: 'u0badcafe',
+      startedAt: new Date().toISOString(),
+      namespace,
+    };
+    expect(found.database).toMatchObject({
+      superuser: 'shop',
+      port: 5432,
+      image: 'postgres:16',
+      mountPath: '/var/lib/postgresql/data',
+      subPath: 'pgdata',
+      pgdataEnv: null,
+      terminationGraceSeconds: 60,
+      volume: { driver: 'linodebs.csi.linode.com' },
+    });
+    expect(found.services.map(({ name, replicas: count, suspended }) => [name, count, suspended])).toEqual([
+      ['site', 2, null],
+      ['pinnwand', 0, null],
+      ['metricity', 1, null],
+      ['grafana', 1, null],
+      ['blackbox', null, false],
+    ]);
+    expect(JSON.stringify({ found, checks })).not.toMatch(/password/i);
+  });
+
+  test.each([
+    [{ database: { workload: 'postgre' } }, 'kube.workload', /does not exist/, /postgres/],
+    [{ database: { kind: 'StatefulSet' } }, 'kube.workload', /is a Deployment/, /kind: Deployment/],
+    [{ database: { container: 'db' } }, 'kube.container', /no container db/, /postgres/],
+    [{ database: { claim: 'other' } }, 'kube.claim', /does not mount other/, /database\.claim/],
+    [{ services: [{ namespace: 'web', name: 'sit' }] }, 'kube.service', /web\/sit does not exist/, /services/],
+    [{ services: [{ namespace, name: 'postgres' }] }, 'kube.service', /is the database itself/, /services/],
+    [{ target: { image: 'postgres:16' } }, 'target.image', /already/, /newer/],
+    [{ target: { image: 'postgres:18', major: 17 } }, 'target.image', /says 18/, /Correct/],
+    [
+      { target: { patch: { spec: { selector: { matchLabels: { app: 'x' } } } } } },
+      'target.patch',
+      /refuses/,
+      /strategic/,
+    ],
+    [
+      {
+        target: {
+          patch: {
+            spec: {
+              template: { spec: { containers: [{ name: 'postgres', env: [{ name: 'PGDATA', value: '/tmp/x' }] }] } },
+            },
+          },
+        },
+      },
+      'target.pgdata-layout',
+      /outside of the claim/,
+      /target\.patch/,
+    ],
+  ])('objects to %j', async (change, id, message, remedy) => {
+    const { failed } = await inspectWith(change);
+    expect(failed).toEqual([
+      expect.objectContaining({ id, message: expect.stringMatching(message), remedy: expect.stringMatching(remedy) }),
+    ]);
+  });
+
+  test('names workloads that use the database without being listed, by variable and never by value', async () => {
+    const { checks } = await inspectWith({ services: [{ namespace: 'web', name: 'pinnwand' }] });
+    const unlisted = checks.filter(({ id }) => id === 'kube.unlisted-user').map(({ message }) => message);
+    expect(unlisted.join()).toMatch(/Deployment web\/site .*environment variable/);
+    expect(unlisted.join()).toMatch(/Deployment bots\/metricity/);
+    expect(unlisted.join()).not.toMatch(/:\/\//);
+  });
+
+  test('names whoever would undo its changes', async () => {
+    const at = { namespace: 'web', name: 'site' };
+    const labels = {
+      'kustomize.toolkit.fluxcd.io/name': 'apps',
+      'kustomize.toolkit.fluxcd.io/namespace': 'flux-system',
+    };
+    await kube.patch('Deployment', at, { metadata: { labels } });
+    await kube.patch('Deployment', facts.database.workload, {
+      metadata: { annotations: { 'argocd.argoproj.io/tracking-id': 'shop:apps/Deployment:databases/postgres' } },
+    });
+    const { failed } = await inspectWith({});
+    expect(failed.map(({ id, remedy }) => [id, remedy])).toEqual([
+      ['kube.argo-cd', expect.stringContaining('argocd app set shop --sync-policy none')],
+      ['kube.flux', expect.stringContaining('flux suspend kustomization apps -n flux-system')],
+    ]);
+    await kube.patch('Deployment', at, {
+      metadata: { labels: Object.fromEntries(Object.keys(labels).map((key) => [key, null])) },
+    });
+    await kube.patch('Deployment', facts.database.workload, {
+      metadata: { annotations: { 'argocd.argoproj.io/tracking-id': null }, labels: { 'cnpg.io/cluster': 'shop' } },
+    });
+    const operator = await inspectWith({});
+    expect(operator.failed).toEqual([
+      expect.objectContaining({ id: 'kube.operator', message: expect.stringContaining('CloudNativePG') }),
+    ]);
+    await kube.patch('Deployment', facts.database.workload, { metadata: { labels: { 'cnpg.io/cluster': null } } });
+  });
+});
+
+describe('the right world', () => {
+  test('another cluster than the plan’s is refused by everything that changes something', async () => {
+    const elsewhere = { ...world, clusterUid: 'another' };
+    const { database } = facts;
+    const fact = service('site');
+    const claim = { claimUid: 'c', pv: 'p', handle: 'h' };
+    const target: ServerRef = { role: 'target', pod: database.pod, superuser: 'shop', host: null, port: 5432 };
+    const spec = makeSpec();
+    const volume = { id: 1, label: 'x', region: 'r', sizeGb: 10, encryption: 'disabled', monthlyPrice: null };
+    const calls: { [N in keyof KubernetesActivities]?: Parameters<KubernetesActivities[N]>[0] } = {
+      takeLease: { world: elsewhere, workload: database.workload, workflowId },
+      beginJournal: { world: elsewhere, workflowId, planHash: 'p', summary: 's' },
+      journalUndo: { world: elsewhere, undos: [] },
+      journalUndone: { world: elsewhere, undoId: 'x' },
+      journalCommit: { world: elsewhere },
+      closeJournal: { world: elsewhere, outcome: 'x' },
+      setReclaimPolicy: { world: elsewhere, volume: database.volume, policy: 'Retain' },
+      createScratch: { world: elsewhere, claim: database.claim, bytes: 1 },
+      createCandidate: { world: elsewhere, spec, database, source, generation: 0 },
+      stopService: { world: elsewhere, service: fact },
+      startService: { world: elsewhere, service: fact },
+      suspendCronJob: { world: elsewhere, service: service('blackbox') },
+      resumeCronJob: { world: elsewhere, service: service('blackbox') },
+      haltDatabase: { world: elsewhere, database },
+      replaceClaim: { world: elsewhere, database, minBytes: 0 },
+      deployTarget: { world: elsewhere, spec, database, source },
+      emptyTarget: { world: elsewhere, database, claim, target },
+      openTarget: { world: elsewhere, spec, database, source },
+      sweepTarget: { world: elsewhere, target },
+      restoreReclaimPolicy: { world: elsewhere, volume: database.volume },
+      removeCandidate: { world: elsewhere },
+      removeScratch: { world: elsewhere },
+      releaseLease: { world: elsewhere, workload: database.workload },
+      restoreService: { world: elsewhere, service: fact },
+      restoreCronJob: { world: elsewhere, service: service('blackbox') },
+      restartSource: { world: elsewhere, database },
+      rebindOriginal: { world: elsewhere, database },
+      restoreTemplate: { world: elsewhere, database },
+      removeOriginal: { world: elsewhere, database, volume },
+    };
+    const untested = Object.keys(activities).filter((name) => !(name in calls));
+    expect(untested.sort()).toEqual(['inspectCluster', 'observeService']);
+    const before = await act('inspectCluster', { spec: makeSpec() });
+    for (const [name, arg] of Object.entries(calls)) {
+      const run = act(name as 'takeLease', arg as Parameters<KubernetesActivities['takeLease']>[0]);
+      await expect(run, name).rejects.toMatchObject({ type: 'WrongWorld', nonRetryable: true });
+    }
+    expect(await act('inspectCluster', { spec: makeSpec() })).toEqual(before);
+    expect(removed).toEqual([]);
+  });
+
+  test('an object that was made anew since the plan is refused', async () => {
+    const { database } = facts;
+    const other = { ...database, workload: { ...database.workload, uid: 'other' } };
+    await expect(act('haltDatabase', { world, database: other })).rejects.toMatchObject({ type: 'WrongWorld' });
+    const stranger = { ...service('site'), uid: 'other' };
+    await expect(act('stopService', { world, service: stranger })).rejects.toMatchObject({ type: 'WrongWorld' });
+    expect(await replicas('site')).toBe(2);
+  });
+
+  test('a count that changed since the plan is refused, and nothing is put back that was not taken', async () => {
+    const planned = { ...service('site'), replicas: 3 };
+    await expect(act('stopService', { world, service: planned })).rejects.toThrow(/has 2 replicas, planned were 3/);
+    await act('restoreService', { world, service: planned });
+    expect(await replicas('site')).toBe(2);
+  });
+});
+
+describe('an upgrade that is rolled back', () => {
+  let claim: NewClaimFact;
+  let before: unknown;
+
+  test('takes the lease once, and names its holder to others', async () => {
+    before = (await kube.get('Deployment', facts.database.workload)).spec;
+    await twice('takeLease', { world, workload: facts.database.workload, workflowId });
+    const other = { ...world, upgradeId: 'u00000001' };
+    await expect(
+      act('takeLease', { world: other, workload: facts.database.workload, workflowId }),
+    ).rejects.toMatchObject({
+      type: 'Locked',
+      message: expect.stringMatching(/pgleap\/databases\/postgres.*u0badcafe/),
+    });
+    // A stranger releases nothing.
+    await act('releaseLease', { world: other, workload: facts.database.workload });
+    const { failed } = await inspectWith({});
+    expect(failed).toEqual([expect.objectContaining({ id: 'kube.lease' })]);
+  });
+
+  test('keeps a journal in order, and replaces what is journalled again', async () => {
+    await twice('beginJournal', { world, workflowId, planHash: 'p', summary: '16 to 18' });
+    const undo = (id: string, says: string) =>
+      ({ id, phase: 'prepare', says, activity: 'removeScratch', args: { world }, last: true }) as const;
+    await twice('journalUndo', { world, undos: [undo('prepare/a', 'first'), undo('prepare/b', 'second')] });
+    await act('journalUndo', { world, undos: [undo('prepare/c', 'third')] });
+    await act('journalUndo', { world, undos: [undo('prepare/a', 'first, again')] });
+    await twice('journalUndone', { world, undoId: 'prepare/c' });
+    const [journal] = await listJournals(kube, namespace);
+    expect(journal?.entries.map(({ undo: { says }, undoneAt }) => [says, undoneAt !== null])).toEqual([
+      ['first, again', false],
+      ['second', false],
+      ['third', true],
+    ]);
+    expect(journal?.head).toMatchObject({ planHash: 'p', committedAt: null, outcome: null });
+  });
+
+  test('keeps the original volume whatever happens to its claim', async () => {
+    await twice('setReclaimPolicy', { world, volume: facts.database.volume, policy: 'Retain' });
+    await twice('createScratch', { world, claim: facts.database.claim, bytes: 11 * 2 ** 30 + 1 });
+    const scratch = await kube.get('PersistentVolumeClaim', { namespace, name: `pgleap-${world.upgradeId}-scratch` });
+    expect(scratch.spec?.resources?.requests?.['storage']).toBe('12Gi');
+  });
+
+  test('has a candidate of the target image that no Service selects', async () => {
+    const arg = { world, spec: makeSpec(), database: facts.database, source, generation: 0 };
+    const { first, second } = await twice('createCandidate', arg);
+    expect(second).toEqual(first);
+    expect(Math.floor(first.versionNum / 10_000)).toBe(18);
+    const pod = await kube.get('Pod', first.pod);
+    expect(pod.metadata?.labels).not.toHaveProperty('app');
+    expect(pod.spec?.containers.map(({ ports }) => ports)).toEqual([undefined]);
+    const server: ServerRef = { role: 'candidate', pod: first.pod, superuser: 'shop', host: null, port: 5432 };
+    const shown = await sqlText(
+      kubeConfig,
+      server,
+      `SHOW listen_addresses; SHOW data_directory; SHOW fsync; SHOW archive_mode`,
+    );
+    expect(shown).toBe('\n/pgleap/pgdata-0\noff\noff\n');
+    // A higher generation is an empty server beside the same files.
+    await sqlText(kubeConfig, server, 'CREATE DATABASE leftover', { write: true });
+    const next = await act('createCandidate', { ...arg, generation: 1 });
+    expect(next.pod.uid).not.toBe(first.pod.uid);
+    const fresh = { ...server, pod: next.pod };
+    expect(await sqlText(kubeConfig, fresh, `SELECT count(*) FROM pg_database WHERE datname = 'leftover'`)).toBe('0\n');
+  });
+
+  test('refuses an image that is not there, naming it', async () => {
+    const elsewhere = { ...world, upgradeId: 'u00000002' };
+    const spec = makeSpec({ target: { image: 'postgres:18-no-such' } });
+    await act('createScratch', { world: elsewhere, claim: facts.database.claim, bytes: 1 });
+    const arg = { world: elsewhere, spec, database: facts.database, source, generation: 0 };
+    await expect(act('createCandidate', arg)).rejects.toMatchObject({
+      type: 'PreflightRefused',
+      message: expect.stringMatching(/postgres:18-no-such.*target\.image/),
+    });
+    await twice('removeCandidate', { world: elsewhere });
+    await twice('removeScratch', { world: elsewhere });
+    const left = await kube.list('PersistentVolume');
+    expect(left.filter(({ spec: one }) => one?.claimRef?.name?.includes('u00000002'))).toEqual([]);
+  }, 90_000);
+
+  test('stops services and remembers on them what they were', async () => {
+    for (const name of ['site', 'pinnwand', 'metricity']) {
+      const { first, second } = await twice('stopService', { world, service: service(name) });
+      expect(await replicas(name)).toBe(0);
+      if (name !== 'pinnwand') expect(second).toEqual(first);
+    }
+    await twice('suspendCronJob', { world, service: service('blackbox') });
+    expect((await kube.get('CronJob', service('blackbox'))).spec?.suspend).toBe(true);
+    const site = await kube.get('Deployment', service('site'));
+    expect(site.metadata?.annotations).toMatchObject({
+      'pgleap.dev/upgrade': 'u0badcafe',
+      'pgleap.dev/before': 'replicas=2',
+    });
+    expect(await act('observeService', { world, service: service('site'), since: world.startedAt })).toMatchObject({
+      ready: false,
+    });
+  }, 90_000);
+
+  test('replaces the claim only from a stopped server, and keeps its volume', async () => {
+    const arg = { world, database: facts.database, minBytes: 30 * 2 ** 30 };
+    await expect(act('replaceClaim', arg)).rejects.toMatchObject({ type: 'NotStopped' });
+    await twice('haltDatabase', { world, database: facts.database });
+    // Neither is the target started on the original volume.
+    const deploy = { world, spec: makeSpec(), database: facts.database, source };
+    await expect(act('deployTarget', deploy)).rejects.toThrow(/still on the original volume/);
+    const { first, second } = await twice('replaceClaim', arg);
+    expect(second).toEqual(first);
+    claim = first;
+    expect(claim.pv).not.toBe(facts.database.volume.pv);
+    const original = await kube.get('PersistentVolume', { name: facts.database.volume.pv });
+    expect(original.status?.phase).toBe('Released');
+    const made = await kube.get('PersistentVolumeClaim', { namespace, name: facts.database.claim.name });
+    expect(made.spec).toMatchObject({
+      accessModes: facts.database.claim.accessModes,
+      resources: { requests: { storage: '30Gi' } },
+    });
+    // The policy is not given back while that would destroy the volume.
+    const volume = { ...facts.database.volume, reclaimPolicy: 'Delete' as const };
+    await expect(act('restoreReclaimPolicy', { world, volume })).rejects.toThrow(/would be destroyed/);
+  }, 60_000);
+
+  test('has a fenced target, which can be emptied', async () => {
+    const arg = { world, spec: makeSpec(), database: facts.database, source };
+    const { first, second } = await twice('deployTarget', arg);
+    expect(second).toEqual(first);
+    const shown = await sqlText(kubeConfig, first, `SHOW listen_addresses; SHOW fsync; SHOW shared_preload_libraries`);
+    expect(shown).toBe('\noff\npg_stat_statements\n');
+    await sqlText(kubeConfig, first, 'CREATE DATABASE half_restored', { write: true });
+    const emptied = await twice('emptyTarget', { world, database: facts.database, claim, target: first });
+    expect(emptied.second).toEqual(emptied.first);
+    const count = await sqlText(
+      kubeConfig,
+      emptied.first,
+      `SELECT count(*) FROM pg_database WHERE datname = 'half_restored'`,
+    );
+    expect(count).toBe('0\n');
+    await twice('sweepTarget', { world, target: emptied.first });
+  }, 120_000);
+
+  test('ends in exactly the old world', async () => {
+    await expect(act('restartSource', { world, database: facts.database })).rejects.toMatchObject({
+      type: 'WrongWorld',
+    });
+    await twice('restoreTemplate', { world, database: facts.database });
+    await twice('rebindOriginal', { world, database: facts.database });
+    await twice('restartSource', { world, database: facts.database });
+    for (const name of ['site', 'pinnwand', 'metricity'])
+      await twice('restoreService', { world, service: service(name) });
+    await twice('restoreCronJob', { world, service: service('blackbox') });
+    await twice('removeCandidate', { world });
+    await twice('removeScratch', { world });
+    await twice('restoreReclaimPolicy', { world, volume: facts.database.volume });
+    await twice('closeJournal', { world, outcome: 'rolled-back' });
+    const open = await inspectWith({});
+    expect(open.failed.map(({ id }) => id)).toContain('kube.leftover');
+    for (const undoId of ['prepare/a', 'prepare/b']) await act('journalUndone', { world, undoId });
+    await twice('releaseLease', { world, workload: facts.database.workload });
+
+    const { facts: after, failed } = await inspectWith({});
+    expect(failed).toEqual([]);
+    const { claim: newClaim, pod, podIp, ...rest } = after?.database ?? facts.database;
+    const { claim: oldClaim, pod: oldPod, podIp: oldIp, ...old } = facts.database;
+    expect(rest).toEqual(old);
+    expect({ ...newClaim, uid: oldClaim.uid }).toEqual(oldClaim);
+    expect(pod.uid).not.toBe(oldPod.uid);
+    expect([podIp, oldIp]).not.toContain('');
+    expect(after?.services).toEqual(facts.services);
+    const deployment = await kube.get('Deployment', facts.database.workload);
+    expect(deployment.spec).toEqual(before);
+    const marks = Object.keys(deployment.metadata?.annotations ?? {}).filter((key) => key.startsWith('pgleap.dev/'));
+    expect(marks).toEqual([]);
+    const volumes = (await kube.list('PersistentVolume')).map(({ spec }) => spec?.claimRef?.name);
+    expect(new Set(volumes)).toEqual(new Set(['metricity-progress', 'postgres-storage']));
+  }, 120_000);
+});
+
+describe('an upgrade that is committed', () => {
+  test('opens the target with its lasting settings, starts services and removes the original', async () => {
+    const again = await inspectWith({});
+    if (again.facts === null) throw new Error('no facts');
+    facts = again.facts;
+    world = { ...world, upgradeId: 'u0badbeef', startedAt: new Date().toISOString() };
+    const { database } = facts;
+    const arg = { world, spec: makeSpec(), database, source };
+    await act('setReclaimPolicy', { world, volume: database.volume, policy: 'Retain' });
+    await act('stopService', { world, service: service('metricity') });
+    await act('suspendCronJob', { world, service: service('blackbox') });
+    await act('haltDatabase', { world, database });
+    await act('replaceClaim', { world, database, minBytes: 0 });
+    await act('deployTarget', arg);
+    const volume = { id: 1, label: 'original', region: 'r', sizeGb: 10, encryption: 'disabled', monthlyPrice: null };
+    const { first, second } = await twice('openTarget', arg);
+    expect(second).toEqual(first);
+    expect(await sqlText(kubeConfig, first, `SHOW listen_addresses; SHOW fsync; SHOW wal_level`)).toBe(
+      '*\non\nreplica\n',
+    );
+    await expect(act('emptyTarget', { world, database, claim: await claimFact(), target: first })).rejects.toThrow(
+      /not fenced/,
+    );
+    await expect(act('deployTarget', arg)).rejects.toMatchObject({ type: 'WrongWorld' });
+    const { spec } = await kube.get('Deployment', database.workload);
+    const container = spec?.template.spec?.containers[0];
+    expect(container).toMatchObject({
+      image: 'postgres:18',
+      args: ['-c', 'shared_preload_libraries=pg_stat_statements', '-c', 'max_connections=100'],
+    });
+    expect(container?.env).toEqual([{ name: 'PGDATA', value: '/var/lib/postgresql/data' }]);
+    expect(JSON.stringify(spec)).not.toContain('pgleap');
+    const resumed = await act('resumeCronJob', { world, service: service('blackbox') });
+    expect(resumed.missed === null || resumed.missed.includes('blackbox')).toBe(true);
+    await twice('removeOriginal', { world, database, volume });
+    expect(removed).toEqual(['original', 'original']);
+    expect(await kube.find('PersistentVolume', { name: database.volume.pv })).toBeUndefined();
+  }, 120_000);
+
+  async function claimFact(): Promise<NewClaimFact> {
+    const claim = await kube.get('PersistentVolumeClaim', { namespace, name: facts.database.claim.name });
+    return { claimUid: claim.metadata?.uid ?? '', pv: claim.spec?.volumeName ?? '', handle: '' };
+  }
+});
