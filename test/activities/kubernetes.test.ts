@@ -66,9 +66,10 @@ async function act<N extends keyof KubernetesActivities>(
   name: N,
   arg: Parameters<KubernetesActivities[N]>[0],
 ): Promise<Awaited<ReturnType<KubernetesActivities[N]>>> {
-  const run = activities[name] as (given: typeof arg) => ReturnType<KubernetesActivities[N]>;
+  type Result = Awaited<ReturnType<KubernetesActivities[N]>>;
+  const run = activities[name] as (given: typeof arg) => Promise<Result>;
   const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 }, { logger: quiet });
-  return (await environment.run(run, arg)) as Awaited<ReturnType<KubernetesActivities[N]>>;
+  return await environment.run<[typeof arg], Result, typeof run>(run, arg);
 }
 
 /** As when a worker is killed between doing and reporting: the same call again must find its work done. */
