@@ -13,16 +13,45 @@ const groups = {
     startToCloseTimeout: '30s',
     retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '10s', maximumAttempts: 6 },
   },
-  /** One or a few API calls that change something. */
+  /** A few calls of the Kubernetes API; they heartbeat, so that a killed worker costs no more than that timeout. */
   kube: {
-    startToCloseTimeout: '60s',
+    startToCloseTimeout: '5m',
+    heartbeatTimeout: '30s',
     retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 6 },
   },
-  /** Waits for something outside to happen, and heartbeats meanwhile. */
+  /** Calls that change something and do not heartbeat; longer than any wait inside them. */
+  call: {
+    startToCloseTimeout: '2m',
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 6 },
+  },
+  /** Looks into every database of a server, which takes its time where there are many. */
+  look: {
+    startToCloseTimeout: '15m',
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 4 },
+  },
+  /** Waits for something outside to happen, and heartbeats meanwhile. What is not ready after that wait is for a person. */
   wait: {
-    startToCloseTimeout: '6h',
+    startToCloseTimeout: '13h',
     heartbeatTimeout: '30s',
-    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 5 },
+    retry: {
+      initialInterval: '1s',
+      backoffCoefficient: 2,
+      maximumInterval: '15s',
+      maximumAttempts: 5,
+      nonRetryableErrorTypes: ['NotReady'],
+    },
+  },
+  /** Waits for what has no grace period: a running Job may take as long as it likes. */
+  jobs: {
+    startToCloseTimeout: '1h',
+    heartbeatTimeout: '30s',
+    retry: {
+      initialInterval: '1s',
+      backoffCoefficient: 2,
+      maximumInterval: '15s',
+      maximumAttempts: 5,
+      nonRetryableErrorTypes: ['NotStopped'],
+    },
   },
   /** Hours of work in a pod, polled; a killed worker costs one attempt and the heartbeat timeout. */
   long: {
@@ -54,9 +83,9 @@ type Group = keyof typeof groups;
 const sharedGroups: Record<keyof SharedActivities, Group> = {
   resolveSpec: 'probe',
   inspectCluster: 'kube',
-  inspectSource: 'kube',
-  inspectVolume: 'probe',
-  inspectRoutes: 'probe',
+  inspectSource: 'look',
+  inspectVolume: 'call',
+  inspectRoutes: 'call',
   artifactStore: 'probe',
   takeLease: 'kube',
   beginJournal: 'kube',
@@ -68,7 +97,7 @@ const sharedGroups: Record<keyof SharedActivities, Group> = {
   createScratch: 'kube',
   createCandidate: 'wait',
   stopService: 'wait',
-  suspendCronJob: 'wait',
+  suspendCronJob: 'jobs',
   startService: 'wait',
   resumeCronJob: 'kube',
   observeService: 'kube',
@@ -78,35 +107,35 @@ const sharedGroups: Record<keyof SharedActivities, Group> = {
   emptyTarget: 'wait',
   openTarget: 'wait',
   sweepTarget: 'kube',
-  checkCandidate: 'kube',
-  fenceSource: 'kube',
+  checkCandidate: 'look',
+  fenceSource: 'call',
   dump: 'long',
   fingerprint: 'long',
   importDump: 'import',
   tryLogins: 'wait',
   analyze: 'long',
-  saveSettings: 'kube',
-  carrySettings: 'kube',
-  otherSessions: 'probe',
-  observeDatabase: 'kube',
+  saveSettings: 'call',
+  carrySettings: 'call',
+  otherSessions: 'call',
+  observeDatabase: 'look',
   awaitDetached: 'wait',
-  startClone: 'kube',
+  startClone: 'wait',
   awaitClone: 'wait',
-  setRoute: 'kube',
+  setRoute: 'call',
   verifyRoutes: 'wait',
   notify: 'notify',
   restoreReclaimPolicy: 'kube',
   removeCandidate: 'wait',
   removeScratch: 'wait',
   releaseLease: 'kube',
-  restoreRoute: 'kube',
+  restoreRoute: 'call',
   restoreService: 'wait',
   restoreCronJob: 'kube',
-  liftSourceFence: 'kube',
+  liftSourceFence: 'call',
   restartSource: 'wait',
   rebindOriginal: 'wait',
   restoreTemplate: 'wait',
-  removeClone: 'kube',
+  removeClone: 'call',
   removeOriginal: 'wait',
 };
 
@@ -114,8 +143,8 @@ const artifactGroups: Record<keyof ArtifactActivities, Group> = {
   copyOut: 'long',
   copyIn: 'long',
   compareFingerprints: 'long',
-  editManifest: 'kube',
-  writeReport: 'kube',
+  editManifest: 'call',
+  writeReport: 'call',
 };
 
 type Proxy = Record<string, (...args: unknown[]) => Promise<unknown>>;

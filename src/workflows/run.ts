@@ -283,6 +283,8 @@ export async function phase(run: Run, name: PhaseName, body: (run: Run) => Promi
     try {
       await body(run);
       end(run, row, 'done');
+      if (name !== 'preflight')
+        tell(run, 'phase', `${run.status.workflowId}: ${name} is done. ${row.note ?? ''}`.trim());
       return;
     } catch (error) {
       if (isCancellation(error)) {

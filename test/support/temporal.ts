@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { defineSearchAttributeKey } from '@temporalio/common';
 import { TestWorkflowEnvironment } from '@temporalio/testing';
 
 /** Where a `temporal` binary is expected: a named one, what `go install` made, or the one on PATH. */
@@ -10,10 +11,13 @@ function temporalPath(): string | undefined {
   return candidates.find((path) => path !== undefined && existsSync(path));
 }
 
-/** A real Temporal server for one test file. */
+/** A real Temporal server for one test file, with pgleap's optional search attributes. */
 export function startTemporal(): Promise<TestWorkflowEnvironment> {
   const path = temporalPath();
   const log = { format: 'pretty', level: 'error' } as const;
-  if (path === undefined) return TestWorkflowEnvironment.createLocal({ server: { log } });
-  return TestWorkflowEnvironment.createLocal({ server: { log, executable: { type: 'existing-path', path } } });
+  const searchAttributes = ['PgleapPhase', 'PgleapWaiting'].map((name) => defineSearchAttributeKey(name, 'KEYWORD'));
+  if (path === undefined) return TestWorkflowEnvironment.createLocal({ server: { log, searchAttributes } });
+  return TestWorkflowEnvironment.createLocal({
+    server: { log, searchAttributes, executable: { type: 'existing-path', path } },
+  });
 }

@@ -1,6 +1,6 @@
 /** Every way through an upgrade, on a real Temporal server, against a world that knows the laws. */
 import { WorkflowFailedError, WorkflowUpdateFailedError } from '@temporalio/client';
-import { ApplicationFailure } from '@temporalio/common';
+import { ApplicationFailure, defineSearchAttributeKey } from '@temporalio/common';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { gateRow, phaseRow } from '../../src/domain/state.ts';
@@ -182,6 +182,30 @@ describe.concurrent('upgraded', () => {
     await upgrade.resolve('retry');
     expect((await upgrade.handle.result()).ok).toBe(true);
     expect(upgrade.world.broken).toEqual([]);
+  });
+
+  test('search attributes follow the upgrade, when the start says they are registered', async () => {
+    const upgrade = await harness.start({ spec: { gates: { begin: {} } }, memo: { searchAttributes: true } });
+    await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open');
+    const attributes = async (name: string) =>
+      (await upgrade.handle.describe()).typedSearchAttributes.get(defineSearchAttributeKey(name, 'KEYWORD'));
+    expect(await attributes('PgleapWaiting')).toBe('begin');
+    await upgrade.answer('begin', 'reject');
+    await upgrade.handle.result();
+    expect(await attributes('PgleapPhase')).toBe('ended');
+    expect(await attributes('PgleapWaiting')).toBe('nothing');
+  });
+
+  test('people are told of phases, gates and the end', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, begin: {} } } });
+    await upgrade.answer('begin');
+    await upgrade.handle.result();
+    const told = upgrade.world.told.map(({ kind, text }) => `${kind}: ${text}`);
+    expect(told.some((text) => text.startsWith('gate: ') && text.includes('gate begin'))).toBe(true);
+    expect(told.some((text) => text.startsWith('phase: ') && text.includes('quiesce is done. 2 services at 0'))).toBe(
+      true,
+    );
+    expect(told.at(-1)).toMatch(/^end: .*upgraded/);
   });
 
   test('progress that activities measure is shown until the phase ends', async () => {
