@@ -2,7 +2,11 @@
 
 export const phases = [
   { name: 'preflight', runbook: '', says: 'read everything that can fail, make the plan and its hash' },
-  { name: 'prepare', runbook: '', says: 'start the candidate and its scratch volume, retain the original volume, begin the journal' },
+  {
+    name: 'prepare',
+    runbook: '',
+    says: 'start the candidate and its scratch volume, retain the original volume, begin the journal',
+  },
   { name: 'rehearse', runbook: '', says: 'with services up: dump, import into the candidate, time it' },
   { name: 'maintain', runbook: '1', says: 'send visitors to the maintenance worker' },
   { name: 'quiesce', runbook: '2', says: 'services to 0, CronJobs suspended, source fenced' },
@@ -14,7 +18,11 @@ export const phases = [
   { name: 'deploy', runbook: '11, 12', says: 'start the target on the new volume, fenced' },
   { name: 'restore', runbook: '13, 14', says: 'copy the dump in, import it, analyse, carry settings over' },
   { name: 'verify', runbook: '15', says: 'classify every error, compare fingerprints' },
-  { name: 'reopen', runbook: '16', says: 'restart the target with its lasting settings and lift its fence: the commit point' },
+  {
+    name: 'reopen',
+    runbook: '16',
+    says: 'restart the target with its lasting settings and lift its fence: the commit point',
+  },
   { name: 'resume', runbook: '16', says: 'services back to their exact counts' },
   { name: 'observe', runbook: '17', says: 'services ready, reconnected and exchanging data' },
   { name: 'unmaintain', runbook: '', says: 'routes exactly as they were, CronJobs on again' },
