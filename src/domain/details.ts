@@ -147,9 +147,14 @@ function silence(status: UpgradeStatus, name: GateName): string {
   return text.join(' ');
 }
 
+/** The eye compares the beginning; query `status` has the whole. */
+function shortHash(text: string): string {
+  return /^[0-9a-f]{64,}$/.test(text) ? `${text.slice(0, 24)}…` : plain(text);
+}
+
 function list(items: EvidenceItem[]): string[] {
   return items.map(({ name, value }) => {
-    if (!Array.isArray(value)) return `- ${plain(name)}: ${plain(String(value))}`;
+    if (!Array.isArray(value)) return `- ${plain(name)}: ${shortHash(String(value))}`;
     if (value.length === 0) return `- ${plain(name)}: none`;
     return [`- ${plain(name)}:`, ...value.map((line) => `  - ${plain(line)}`)].join('\n');
   });
@@ -234,6 +239,20 @@ function refused(status: UpgradeStatus): string[] {
   ];
 }
 
+function resultText(status: UpgradeStatus): string[] {
+  const { result } = status;
+  if (!result) return [];
+  const lines = [
+    `version: ${result.from ?? 'unknown'} to ${result.to ?? 'unknown'}${result.ok ? '' : ', not taken'}`,
+    ...(result.ok ? [`fingerprints of old and new server equal: ${result.fingerprintsEqual ? 'yes' : 'no'}`] : []),
+    `rows: ${result.rows === null ? 'unknown' : countText(result.rows)}`,
+    `services at their exact counts: ${result.servicesRestored ? 'yes' : 'no'}`,
+    `routes as they were: ${result.routesRestored ? 'yes' : 'no'}`,
+    `files in the artifact store: ${result.artifacts.map(({ name }) => name).join(', ') || 'none'}`,
+  ];
+  return ['## Result', lines.map((line) => `- ${plain(line)}`).join('\n')];
+}
+
 function rollbackHint(status: UpgradeStatus): string[] {
   const canGoBack = status.committedAt === null && !status.ending && status.stage !== 'ended' && status.world !== null;
   if (!canGoBack || openGate(status) || status.park) return [];
@@ -247,6 +266,7 @@ export function details(status: UpgradeStatus): string {
   return [
     `**${plain(headline(status))}**`,
     `${plain(subject(status))}. ${services(status)}`,
+    ...resultText(status),
     ...parkText(status),
     ...(gate && !(status.park && status.park.action === null) ? answers(status, gate) : []),
     ...(evidence

@@ -1,8 +1,10 @@
 /** What a person must have seen at each gate. Facts are hashed; times, sizes that vary and forecasts are only shown. */
 import type { ServiceFact } from './facts.ts';
 import type { GateName } from './phases.ts';
+import { duration } from './details.ts';
 import { canonicalHash } from './hash.ts';
 import type { PlanFacts } from './plan.ts';
+import { bytesText } from './text.ts';
 import { versionText } from './versions.ts';
 import { downtimeSeconds, type Evidence, type EvidenceItem, type UpgradeStatus } from './state.ts';
 
@@ -23,7 +25,7 @@ export function serviceText(service: ServiceFact): string {
 }
 
 function seconds(value: number | null): string {
-  return value === null ? 'unknown' : `${Math.round(value)} s`;
+  return value === null ? 'unknown' : duration(value);
 }
 
 function begin(status: UpgradeStatus, facts: PlanFacts): Parts {
@@ -47,7 +49,7 @@ function begin(status: UpgradeStatus, facts: PlanFacts): Parts {
       item('warnings', warnings),
     ],
     shown: [
-      item('size of the databases', `${facts.source.bytes} bytes`),
+      item('size of the databases', bytesText(facts.source.bytes)),
       item('downtime predicted', seconds(status.plan?.forecast.downtimeSeconds ?? null)),
       ...(rehearsal
         ? [item('rehearsed', `dump ${seconds(rehearsal.dump.seconds)}, import ${seconds(rehearsal.importSeconds)}`)]

@@ -86,6 +86,33 @@ test('a park shows the failure and a command for each answer', () => {
   );
 });
 
+test('the end shows what was proven', () => {
+  const status = planned();
+  status.stage = 'ended';
+  status.result = {
+    ok: true,
+    outcome: 'upgraded',
+    why: null,
+    workflowId: status.workflowId,
+    upgradeId: status.upgradeId,
+    strategy: 'runbook',
+    from: '16.14',
+    to: '18.4',
+    rows: 12_345,
+    fingerprintsEqual: true,
+    servicesRestored: true,
+    routesRestored: true,
+    downtimeSeconds: 61,
+    gateWaitSeconds: 12,
+    phases: [],
+    artifacts: [{ name: 'report.html', bytes: 1, sha512: 'x' }],
+  };
+  const page = details(status);
+  expect(page.split('\n')[0]).toBe('**Upgraded. Nothing is waited for.**');
+  expect(page).toContain('- rows: 12,345');
+  expect(page).toContain('- fingerprints of old and new server equal: yes');
+});
+
 test('text of the world cannot break the page', () => {
   const status = parked();
   phaseRow(status, 'backup').note = 'a | b <img src=x> [x](y)';
