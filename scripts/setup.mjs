@@ -4,17 +4,29 @@
  * (18 or later): the project's own Node comes with the dependencies.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, statSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const inRoot = (...parts) => path.join(root, ...parts);
 
-/** npm writes node_modules/.package-lock.json last, so its age is the age of a complete installation. */
+const lock = inRoot('package-lock.json');
+const stamp = inRoot('node_modules', '.pgleap-lock');
+
+function lockHash() {
+  return createHash('sha256').update(readFileSync(lock)).digest('hex');
+}
+
+/**
+ * What was installed for these very contents needs no second time, however new git made the file. Without a stamp somebody
+ * else ran npm, which writes node_modules/.package-lock.json last: its age is that of a complete installation.
+ */
 function dependenciesAreInstalled() {
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lockHash()) return true;
   const installed = inRoot('node_modules', '.package-lock.json');
-  return existsSync(installed) && statSync(installed).mtimeMs >= statSync(inRoot('package-lock.json')).mtimeMs;
+  return existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs;
 }
 
 function fail(message) {
@@ -30,6 +42,7 @@ function installDependencies() {
   // What npm prints is for people too, but stdout belongs to the script that comes after (`--json`).
   const result = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2] });
   if (result.status !== 0) fail('npm ci failed; see its message above.');
+  writeFileSync(stamp, lockHash());
   console.error(`set-up: npm ci took ${Math.round((Date.now() - started) / 1000)} s`);
 }
 
