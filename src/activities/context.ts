@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Progress } from './types.ts';
 
 /*
- * Undo activities must also work without Temporal (`pgleap recover`), so these fall back to plain behaviour when no
+ * Undo activities must also work without Temporal, so these fall back to plain behaviour when no
  * activity is running.
  */
 

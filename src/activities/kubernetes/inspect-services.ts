@@ -58,7 +58,7 @@ export async function inspectServices(
       failed(
         'kube.leftover',
         `${says} is still stopped by upgrade ${object.metadata.annotations[annotations.upgrade]} (before: ${object.metadata.annotations[annotations.before]}).`,
-        'Finish or undo that upgrade first: pgleap recover.',
+        'Finish that upgrade first, or undo it as docs/rollback.md says under “Without Temporal”.',
       );
     }
     if (readOnly) {

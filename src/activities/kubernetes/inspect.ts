@@ -224,7 +224,7 @@ async function leftoverChecks(kube: Kube, ref: WorkloadRef): Promise<Check[]> {
       id: 'kube.leftover',
       status: 'FAILED',
       message: `Upgrade ${head.upgradeId} of ${head.startedAt} has not put back ${open} of its changes (journal ${name}${head.outcome === null ? '' : `, ended as ${head.outcome}`}).`,
-      remedy: `Finish it, or undo what it left: pgleap recover ${head.upgradeId}.`,
+      remedy: 'Finish it, or undo what it left as docs/rollback.md says under “Without Temporal”.',
     });
   }
   const pods = await kube.list('Pod', { namespace, labels: `${upgradeLabel},pgleap.dev/role` });
@@ -277,7 +277,8 @@ async function askServer(
   container: Json<V1Container>,
 ): Promise<Told> {
   const named = container.ports?.find((one) => one.name?.startsWith('postgres') === true || one.containerPort === 5432);
-  const port = named?.containerPort ?? container.ports?.[0]?.containerPort ?? 5432;
+  const set = Number(await envValue(kube, pod.namespace, container, 'PGPORT'));
+  const port = set > 0 ? set : (named?.containerPort ?? container.ports?.[0]?.containerPort ?? 5432);
   try {
     const told = await sqlJson<{ port: number; dataDirectory: string; versionNum: number }>(
       kube.kc,

@@ -32,7 +32,7 @@ export interface Journal {
 }
 
 /** Reads a journal back, for people and programs that undo without Temporal. undefined when it is no journal. */
-export function parseJournal(map: Resource<'ConfigMap'>): Journal | undefined {
+function parseJournal(map: Resource<'ConfigMap'>): Journal | undefined {
   const { upgrade, ...rest } = map.data ?? {};
   if (upgrade === undefined) return undefined;
   const keys = Object.keys(rest).filter((key) => key.startsWith('undo.'));
@@ -176,7 +176,7 @@ export function lockedBy(workload: { name: string }, namespace: string, lease: R
   const since = lease?.spec?.acquireTime === undefined ? '' : ` since ${lease.spec.acquireTime}`;
   return (
     `${workload.name} in ${namespace} is being upgraded by ${holder} (upgrade ${lease?.metadata?.labels?.[upgradeLabel] ?? 'unknown'})${since}: ` +
-    `it holds the lease ${names.lease(workload)}. If that upgrade is over, undo what it left with \`pgleap recover\` first`
+    `it holds the lease ${names.lease(workload)}. If that upgrade is over, undo what it left first`
   );
 }
 

@@ -21,7 +21,7 @@ export const annotations = {
 export type Workload = Resource<'Deployment' | 'StatefulSet'>;
 type Pod = Resource<'Pod'>;
 
-export function selectorText(workload: Workload): string {
+function selectorText(workload: Workload): string {
   const { matchLabels = {}, matchExpressions = [] } = workload.spec?.selector ?? {};
   return [
     ...Object.entries(matchLabels).map(([key, value]) => `${key}=${value}`),
@@ -123,7 +123,8 @@ export async function awaitReady(
       const { spec, status, metadata } = last;
       const wanted = spec?.replicas ?? 1;
       const seen = (status?.observedGeneration ?? 0) >= (metadata?.generation ?? 0);
-      const current = wanted === 0 || (status?.updatedReplicas ?? 0) >= wanted;
+      // A StatefulSet that starts from 0 starts its newest template anyway.
+      const current = ref.kind === 'StatefulSet' || wanted === 0 || (status?.updatedReplicas ?? 0) >= wanted;
       return seen && current && (status?.readyReplicas ?? 0) >= wanted ? true : undefined;
     },
     { timeoutMs, maxMs: 500 },

@@ -1,0 +1,22 @@
+import { expect, test } from 'vitest';
+import { redact } from '../../src/domain/redact.ts';
+
+test.each([
+  'could not connect to postgres://shop:hunter2@postgres.databases:5432/shop',
+  `ERROR: syntax error in "CREATE ROLE x PASSWORD 'hunter2'"`,
+  "STATEMENT: ALTER ROLE x WITH PASSWORD 'it''s hunter2';",
+  'SCRAM-SHA-256$4096:hunter2==$abc:def',
+  'PGPASSWORD=hunter2 psql',
+  'password: hunter2',
+  '{"api_key": "hunter2"}',
+  'Authorization: Bearer hunter2hunter2',
+])('hides the secret of %s', (text) => {
+  expect(redact(text)).not.toContain('hunter2');
+  expect(redact(text)).toContain('***');
+});
+
+test('leaves ordinary words alone', () => {
+  const text =
+    'FATAL: password authentication failed for user "shop"; token bucket is empty; 3 secrets found at 10:15:02';
+  expect(redact(text)).toBe(text);
+});
