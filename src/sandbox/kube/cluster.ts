@@ -88,6 +88,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     store,
     certificate,
     token,
+    onError: context.onError,
     async logs({ namespace, name }, query, response) {
       const pod = store.get('pods', namespace, name);
       if (pod === undefined) throw notFound(infoOf('pods'), name);

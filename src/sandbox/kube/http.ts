@@ -26,6 +26,8 @@ export interface ServerOptions {
   store: Store;
   certificate: ServerCertificate;
   token: string;
+  /** Told about what only a mistake in the server can be. */
+  onError: (where: string, error: unknown) => void;
   /** Streams a container's log. */
   logs(route: { namespace: string; name: string }, query: URLSearchParams, response: ServerResponse): Promise<void>;
 }
@@ -46,6 +48,7 @@ export function createApiServer(options: ServerOptions): Server {
   const { certificate } = options;
   const server = createServer({ cert: certificate.cert, key: certificate.key }, (request, response) => {
     handle(options, request, response).catch((error: unknown) => {
+      if (!(error instanceof ApiFailure)) options.onError(`${request.method} ${request.url}`, error);
       if (response.headersSent) response.destroy();
       else sendFailure(response, error);
     });
@@ -66,7 +69,7 @@ function sendFailure(response: ServerResponse, error: unknown): void {
 
 export function asFailure(error: unknown): ApiFailure {
   if (error instanceof ApiFailure) return error;
-  const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  const message = error instanceof Error ? error.message : String(error);
   return new ApiFailure(500, 'InternalError', `Internal error occurred: ${message}`);
 }
 
@@ -90,9 +93,17 @@ function noSuchPath(): ApiFailure {
   return new ApiFailure(404, 'NotFound', pageNotFound);
 }
 
+function decodePart(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw badRequest(`invalid URL escape in ${part}`);
+  }
+}
+
 /** Throws 404 for a path that names no resource of the sandbox. */
 export function parseRoute(store: Store, path: string): Route {
-  const parts = path.split('/').slice(1).map(decodeURIComponent);
+  const parts = path.split('/').slice(1).map(decodePart);
   const [group, version] = parts[0] === 'api' ? ['', parts[1]] : [parts[1] ?? '', parts[2]];
   const rest = parts.slice(parts[0] === 'api' ? 2 : 3);
   const known = parts[0] === 'api' || parts[0] === 'apis';

@@ -7,7 +7,7 @@ export interface Context {
   store: Store;
   recorder: Recorder;
   /** Where to say that a reconcile failed; it is tried again in any case. */
-  onError(where: string, error: unknown): void;
+  onError: (where: string, error: unknown) => void;
 }
 
 export interface Controller {
