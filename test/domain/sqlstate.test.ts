@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { ImportError } from '../../src/domain/facts.ts';
 import { mayPass, psqlErrors } from '../../src/domain/sqlstate.ts';

@@ -208,7 +208,15 @@ export const sourceChecks: SourceCheck[] = [
       WHERE backend_type = 'client backend' AND xact_start < now() - interval '5 min' AND pid <> pg_backend_pid()`,
   },
   {
-    id: 'source.public-data-checksums',
+    id: 'source.background-workers',
+    scope: 'server',
+    status: 'WARNING',
+    things: 'workers of extensions, which may write from inside the server where no fence holds them',
+    remedy: 'stop their jobs for the time of the upgrade; a dump that changed meanwhile is refused',
+    sql: `SELECT DISTINCT backend_type FROM pg_stat_activity WHERE backend_type !~ '^(autovacuum (launcher|worker)|logical replication .*|parallel worker|background writer|background worker|client backend|checkpointer|archiver|startup|wal ?(receiver|sender|writer|summarizer)|slotsync worker|io worker)$'`,
+  },
+  {
+    id: 'source.data-checksums',
     scope: 'server',
     minTarget: 18,
     status: 'INFO',

@@ -35,7 +35,7 @@ function fenceLines(superuser: string, candidateIp: string, readOnlyLogins: stri
 /** Everything that could write, other than pgleap's own sessions and the logins that the fence lets through. */
 const othersSql = `
 FROM pg_stat_activity WHERE pid <> pg_backend_pid()
-  AND (backend_type IN ('client backend', 'walsender', 'logical replication worker') OR backend_type LIKE 'pg_cron%')
+  AND (backend_type IN ('client backend', 'walsender') OR backend_type ~ '^(logical replication .*worker|pg_cron)')
   AND NOT (application_name = 'pgleap' AND usename = current_user AND (client_addr IS NULL OR host(client_addr) = :'candidate'))
   AND NOT coalesce(usename = ANY (SELECT json_array_elements_text(:'logins'::json)), false)`;
 

@@ -77,6 +77,8 @@ sql -0 <<<"SELECT datname FROM pg_database WHERE datname <> 'template0' AND data
 mapfile -d '' -t databases <databases
 sql -0 <<<"SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname <> 'template0' AND datallowconn ORDER BY datname COLLATE \"C\"" >encodings
 mapfile -d '' -t encodings <encodings
+sql -0 <<<"SELECT $(field datname) FROM pg_database WHERE datname <> 'template0' AND datallowconn ORDER BY datname COLLATE \"C\"" >fields
+mapfile -d '' -t fields <fields
 
 # Runs a command on database number $1. No conversion is defined for SQL_ASCII, and none for its bytes.
 in_database() {
@@ -97,12 +99,14 @@ relation="$(name_of n.nspname) || '.' || $(name_of c.relname)"
 
 # Small ones together, large ones alone: two sessions at a time take the next lot each.
 cat >plan.sql <<SQL
-SELECT concat_ws(' ', sum(bytes), 'rows', :'number', string_agg(oid::text, ','))
+SELECT concat_ws(' ', sum(bytes), CASE WHEN sum(sum(bytes)) OVER () < 33554432 THEN 'both' ELSE 'rows' END, :'number', string_agg(oid::text, ','))
 FROM (SELECT oid, bytes, floor(sum(bytes) OVER (ORDER BY bytes DESC, oid) / 33554432) AS lot
       FROM (SELECT c.oid, pg_table_size(c.oid) + 65536 AS bytes $tables AND c.relkind IN ('r', 'm')) AS sized) AS lots
 GROUP BY lot;
 SELECT concat_ws(' ', 1e15 + count(*), 'schema', :'number') FROM pg_class;
-SELECT concat_ws(' ', pg_table_size('pg_catalog.pg_largeobject') + 1, 'objects', :'number');
+-- With one small lot of tables, one session does both.
+SELECT concat_ws(' ', pg_table_size('pg_catalog.pg_largeobject') + 1, 'objects', :'number')
+WHERE (SELECT coalesce(sum(pg_table_size(c.oid) + 65536), 0) $tables AND c.relkind IN ('r', 'm')) NOT BETWEEN 1 AND 33554431;
 SQL
 for number in "${!databases[@]}"; do
   in_database "$number" sql -v number="$number" -f plan.sql
@@ -255,14 +259,13 @@ schema() {
   rm "$folder.dump"
   (cd "$folder" && find . -type f -name '[0-9]*' | sed 's/^..//' | xargs -r sha256sum) >"$folder.hashes"
   # Two objects of one key (a name that looks like a header, sanitised names) are told apart by their hash.
-  field=$(in_database "$number" sql <<<"SELECT $(field "current_database()")")
-  FIELD="$field" awk -F '\t' 'BEGIN { database = ENVIRON["FIELD"] }
+  FIELD="${fields[$number]}" awk -F '\t' 'BEGIN { database = ENVIRON["FIELD"] }
     FNR == NR { split($0, part, / +\*?/); hash[part[2]] = part[1]; next }
     { print "object\t" database "\t" $2 "\t" hash[$1] }' "$folder.hashes" "$folder.names"
   rm -rf "$folder" "$folder.names" "$folder.hashes"
 }
 
-total=$(in_lots=0; while read -r _ kind _ oids; do [ "$kind" != rows ] || { only="${oids//[!,]/}"; in_lots=$((in_lots + ${#only} + 1)); }; done <plan; echo "$in_lots")
+total=$(in_lots=0; while read -r _ kind _ oids; do [ -z "$oids" ] || { only="${oids//[!,]/}"; in_lots=$((in_lots + ${#only} + 1)); }; done <plan; echo "$in_lots")
 report() { echo "$(cat lines.[0-9]* 2>/dev/null | grep -c -E '^(rows|note)	' || true) $total" >"$PGLEAP_JOB/progress"; }
 echo "0 $total" >"$PGLEAP_JOB/progress"
 
@@ -275,6 +278,7 @@ worker() {
     IFS=' ' read -r _ kind number oids <&8 || break
     exec 9>&-
     case "$kind" in
+      both) in_database "$number" sql -v oids="$oids" -f objects.sql -f rows.sql ;;
       rows) in_database "$number" sql -v oids="$oids" -f rows.sql ;;
       objects) in_database "$number" sql -f objects.sql ;;
       schema) schema "$number" ;;
