@@ -1,4 +1,4 @@
-import { asyncLocalStorage } from '@temporalio/activity';
+import { asyncLocalStorage, type Context } from '@temporalio/activity';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Progress } from './types.ts';
 
@@ -7,10 +7,37 @@ import type { Progress } from './types.ts';
  * activity is running.
  */
 
-/** Heartbeats when this runs as an activity that has a heartbeat timeout. */
+/** Of each running activity: what it measured last, and when the upgrade was told. */
+const measured = new WeakMap<Context, { progress: Progress | undefined; toldAt: number }>();
+
+/** A signal is an event in the history for good: the upgrade is told of long work only, and seldom. */
+const tellEveryMs = 15_000;
+
+/**
+ * Heartbeats when this runs as an activity that has a heartbeat timeout. Without an argument it repeats the progress that
+ * was measured last, so that a mere sign of life does not hide it.
+ */
 export function beat(progress?: Progress): void {
   const context = asyncLocalStorage.getStore();
-  if (context?.info.heartbeatTimeoutMs !== undefined) context.heartbeat(progress);
+  if (context?.info.heartbeatTimeoutMs === undefined) return;
+  const known = measured.get(context) ?? { progress: undefined, toldAt: Date.now() };
+  measured.set(context, known);
+  known.progress = progress ?? known.progress;
+  context.heartbeat(known.progress);
+  if (progress === undefined || Date.now() - known.toldAt < tellEveryMs) return;
+  known.toldAt = Date.now();
+  void tellUpgrade(context, progress);
+}
+
+/** Best effort: progress that does not arrive is replaced by the next, and shown by the heartbeat meanwhile. */
+async function tellUpgrade(context: Context, progress: Progress): Promise<void> {
+  const execution = context.info.workflowExecution;
+  if (execution === undefined) return;
+  try {
+    await context.client.workflow.getHandle(execution.workflowId, execution.runId).signal('progress', progress);
+  } catch (error) {
+    context.log.debug('the upgrade could not be told of progress', { error: String(error) });
+  }
 }
 
 /** Aborted when the activity is cancelled; undefined outside of Temporal. */

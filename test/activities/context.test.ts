@@ -1,0 +1,46 @@
+import type { Client } from '@temporalio/client';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { expect, test, vi } from 'vitest';
+import { beat } from '../../src/activities/context.ts';
+import type { Progress } from '../../src/activities/types.ts';
+
+/** Stands where Temporal's client does and notes what is sent. */
+function listener() {
+  const signals: unknown[] = [];
+  const signal = async (name: string, value: unknown): Promise<void> => {
+    signals.push([name, value]);
+  };
+  const withAbortSignal = (_: AbortSignal, run: () => unknown): unknown => run();
+  return { signals, client: { withAbortSignal, workflow: { getHandle: () => ({ signal }) } } as unknown as Client };
+}
+
+const progress = (done: number): Progress => ({ what: 'dump', done, total: 9, unit: 'bytes' });
+
+test('long work tells its upgrade of progress, seldom; short work never does', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  const { signals, client } = listener();
+  const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 }, { client });
+  await environment.run(async () => {
+    beat(progress(1));
+    vi.advanceTimersByTime(14_000);
+    beat(progress(2));
+    expect(signals).toEqual([]);
+    vi.advanceTimersByTime(2_000);
+    beat(progress(3));
+    beat(progress(4));
+    await Promise.resolve();
+  });
+  vi.useRealTimers();
+  expect(signals).toEqual([['progress', progress(3)]]);
+});
+
+test('a mere sign of life repeats the progress that was measured last', async () => {
+  const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 });
+  const beats: unknown[] = [];
+  environment.on('heartbeat', (details) => beats.push(details));
+  await environment.run(async () => {
+    beat(progress(1));
+    beat();
+  });
+  expect(beats).toEqual([progress(1), progress(1)]);
+});
