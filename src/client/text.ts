@@ -167,7 +167,8 @@ export function gateText(status: UpgradeStatus, gate: GateRow): string {
   ].join('\n');
 }
 
-function evidenceLines(items: EvidenceItem[]): string[] {
+/** One line a value, names in a column of their own. */
+export function evidenceLines(items: EvidenceItem[]): string[] {
   const width = Math.max(...items.map(({ name }) => name.length));
   return items.flatMap(({ name, value }) => {
     const values = Array.isArray(value) ? (value.length === 0 ? ['none'] : value) : [String(value)];

@@ -3,12 +3,12 @@ import { styleText } from 'node:util';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { cancel, isCancel, select } from '@clack/prompts';
 import type { Session } from '../../client/connection.ts';
-import { progressText } from '../../client/text.ts';
+import { evidenceLines, progressText } from '../../client/text.ts';
 import { describeUpgrade, sendMessage, upgradeStatus } from '../../client/upgrades.ts';
 import { duration, temporalCommand } from '../../domain/details.ts';
 import { UserError } from '../../domain/exit-codes.ts';
 import { gates, type PhaseName } from '../../domain/phases.ts';
-import { openGate, type EvidenceItem, type GateRow, type PhaseRow, type UpgradeStatus } from '../../domain/state.ts';
+import { openGate, type GateRow, type PhaseRow, type UpgradeStatus } from '../../domain/state.ts';
 
 /** Why each phase is there: what the phase table does not say. */
 const why: Record<PhaseName, string> = {
@@ -119,7 +119,7 @@ async function answerGate(session: Session, terminal: Terminal, status: UpgradeS
   const input = { gate: gate.name, by: terminal.by, evidence: hash };
   say(terminal);
   say(terminal, style(terminal, ['bold', 'yellow'], `◆ gate ${gate.name}: ${asks}`));
-  for (const item of [...facts, ...shown]) say(terminal, `    ${evidenceLine(item)}`);
+  for (const line of evidenceLines([...facts, ...shown])) say(terminal, `  ${line}`);
   say(terminal, `  The same answer with plain temporal:`);
   say(terminal, style(terminal, 'dim', `    ${temporalCommand(status.workflowId, 'approve', input)}`));
   const name = terminal.yes ? 'approve' : await ask(terminal, gate);
@@ -132,11 +132,6 @@ async function answerGate(session: Session, terminal: Terminal, status: UpgradeS
     say(terminal, style(terminal, 'yellow', `  ${error.message}`));
   }
   say(terminal);
-}
-
-function evidenceLine({ name, value }: EvidenceItem): string {
-  if (!Array.isArray(value)) return `${name}: ${value}`;
-  return value.length === 0 ? `${name}: none` : `${name}: ${value.join('; ')}`;
 }
 
 async function ask(terminal: Terminal, gate: GateRow): Promise<'approve' | 'reject'> {

@@ -138,7 +138,7 @@ async function prove(
   if (down !== null)
     say(terminal, `  ${'downtime'.padEnd(12)} ${duration(down)}, from the first service down to the last one ready`);
   if (visits !== undefined) {
-    const seen = `${visits.pages} pages, ${visits.maintenance} maintenance pages, ${visits.errors} errors`;
+    const seen = `${visits.pages} pages, ${visits.maintenance} maintenance pages, ${visits.errors} errors ${visits.firstErrors.join('; ')}`;
     say(terminal, `  ${'a visitor'.padEnd(12)} saw ${seen}`);
   }
   if (report !== null) say(terminal, `  ${'report'.padEnd(12)} ${report}`);

@@ -9,6 +9,8 @@ export interface Visits {
   pages: number;
   maintenance: number;
   errors: number;
+  /** When and what the first few errors were. */
+  firstErrors: string[];
 }
 
 export interface Visitor {
@@ -18,7 +20,7 @@ export interface Visitor {
 
 /** Looks every 400 ms at `url` as `host`. */
 export function startVisitor(url: string, host: string): Visitor {
-  const visits: Visits = { acknowledged: [], pages: 0, maintenance: 0, errors: 0 };
+  const visits: Visits = { acknowledged: [], pages: 0, maintenance: 0, errors: 0, firstErrors: [] };
   const ending = new AbortController();
   const done = (async () => {
     while (!ending.signal.aborted) {
@@ -30,6 +32,7 @@ export function startVisitor(url: string, host: string): Visitor {
         visits.maintenance += 1;
       } else {
         visits.errors += 1;
+        if (visits.errors <= 5) visits.firstErrors.push(`${new Date().toISOString().slice(11, 19)} ${seen.problem}`);
       }
       await sleep(400, undefined, { signal: ending.signal }).catch(() => {});
     }
@@ -46,21 +49,23 @@ export function startVisitor(url: string, host: string): Visitor {
 interface Seen {
   status: number;
   maintenance: boolean;
+  problem: string;
   visit?: string;
 }
 
 function look(url: string, host: string): Promise<Seen> {
   return new Promise((resolve) => {
-    const nothing = { status: 0, maintenance: false };
+    const fail = (error: Error) => resolve({ status: 0, maintenance: false, problem: error.message });
     const sent = request(url, { headers: { host }, timeout: 8000 }, (answer) => {
       const { 'x-visit': visit, 'x-maintenance': maintenance } = answer.headers;
-      const seen: Seen = { status: answer.statusCode ?? 0, maintenance: maintenance !== undefined };
+      const status = answer.statusCode ?? 0;
+      const seen: Seen = { status, maintenance: maintenance !== undefined, problem: `answer ${status}` };
       if (typeof visit === 'string') seen.visit = visit;
       // A page that breaks off was not seen.
-      answer.on('end', () => resolve(seen)).on('error', () => resolve(nothing));
+      answer.on('end', () => resolve(seen)).on('error', fail);
       answer.resume();
     });
-    sent.on('timeout', () => sent.destroy()).on('error', () => resolve(nothing));
+    sent.on('timeout', () => sent.destroy(new Error('no answer in 8 s'))).on('error', fail);
     sent.end();
   });
 }
