@@ -3,7 +3,7 @@
  * minute while services still write (sizes, times): the same plan made twice has the same hash.
  */
 import type { Check } from './checks.ts';
-import type { BlockVolumeFact, ClusterFacts, RouteFact, SourceFacts } from './facts.ts';
+import type { BlockVolumeFact, ClusterFacts, DatabaseFact, RouteFact, ServiceFact, SourceFacts } from './facts.ts';
 import type { Spec } from './spec.ts';
 import { canonicalHash } from './hash.ts';
 import { whyNotUpgrade } from './versions.ts';
@@ -66,18 +66,40 @@ export function labelCheck(spec: Spec): Check | null {
   };
 }
 
+/** What makes a database the same one: neither its pod of the moment nor the reclaim policy that prepare changes. */
+function lastingDatabase(database: DatabaseFact): unknown {
+  const { pod: _pod, podIp: _podIp, volume, ...rest } = database;
+  const { reclaimPolicy: _reclaimPolicy, ...lastingVolume } = volume;
+  return { ...rest, volume: lastingVolume };
+}
+
+/** Counts of services that an HPA owns change all the time, and nobody is asked about them. */
+function lastingServices(services: readonly ServiceFact[]): unknown {
+  return services.map((service) => (service.hpa === null ? service : { ...service, replicas: null }));
+}
+
+/** What is not as it was planned; the database's pod and an HPA's counts may be others at any time. */
+export function changedSince(planned: ClusterFacts, found: ClusterFacts): { database: boolean; services: boolean } {
+  const differ = (a: unknown, b: unknown) => canonicalHash(a) !== canonicalHash(b);
+  return {
+    database:
+      planned.clusterUid !== found.clusterUid ||
+      differ(lastingDatabase(planned.database), lastingDatabase(found.database)),
+    services: differ(lastingServices(planned.services), lastingServices(found.services)),
+  };
+}
+
 /** Facts that stay the same while services still write: the part of the plan that its hash covers. */
 function lasting(spec: Spec, facts: PlanFacts): unknown {
   const { probeMs: _probeMs, bytes: _bytes, ...source } = facts.source;
-  // A pod that was restarted between plan and start is the same database: its uid and address are compared when they are used.
-  const { pod: _pod, podIp: _podIp, ...database } = facts.cluster.database;
+  const { services, database, ...cluster } = facts.cluster;
   const manifests = spec.database.manifests.map((manifest) => ({
     name: manifest.name,
     hash: canonicalHash(manifest.text),
   }));
   return {
     spec: { ...spec, database: { ...spec.database, manifests } },
-    cluster: { ...facts.cluster, database },
+    cluster: { ...cluster, database: lastingDatabase(database), services: lastingServices(services) },
     source,
     volume: { ...facts.volume, monthlyPrice: null },
     routes: facts.routes,

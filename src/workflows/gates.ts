@@ -23,6 +23,9 @@ export async function gate(run: Run, name: GateName): Promise<boolean> {
   const row = gateRow(run.status, name);
   row.state = 'open';
   row.openedAt = now();
+  row.decidedAt = null;
+  row.by = null;
+  row.note = null;
   row.evidence = evidenceFor(name, run.status, plan.facts, row.openedAt);
   if (spec.gates[name].policy === 'auto') {
     answer(run, row, 'approved', 'policy', null);
@@ -46,11 +49,11 @@ export async function gate(run: Run, name: GateName): Promise<boolean> {
       throw error;
     }
   }
-  const state: GateRow['state'] = gateRow(run.status, name).state;
+  const { state, by, note }: GateRow = gateRow(run.status, name);
   if (state === 'approved') return true;
   if (name === 'cleanup') return false;
-  const who = state === 'expired' ? 'nobody answered in time' : `${row.by ?? 'somebody'} said no`;
-  stop(run, { how: 'rollback', why: `Gate ${name}: ${who}.${row.note ? ` ${row.note}` : ''}`, by: row.by, type: null });
+  const who = state === 'expired' ? 'nobody answered in time' : `${by ?? 'somebody'} said no`;
+  stop(run, { how: 'rollback', why: `Gate ${name}: ${who}.${note === null ? '' : ` ${note}`}`, by, type: null });
   throw new CancelledFailure(`gate ${name} ${state}`);
 }
 

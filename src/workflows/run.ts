@@ -198,6 +198,8 @@ export function failureOf(run: Run, error: unknown): { type: FailureType; messag
     if (error.cause instanceof TimeoutFailure) return timedOut(run, error, error.cause);
     return { type: 'Unreachable', message: `${error.activityType}: ${error.cause?.message ?? error.message}` };
   }
+  // Nobody of this upgrade cancelled it, so it is a failure like any other.
+  if (error instanceof CancelledFailure) return { type: 'Unreachable', message: error.message };
   throw error;
 }
 
@@ -237,6 +239,9 @@ export function answerPark(run: Run, action: ParkAction, by: string | null): voi
   open.by = by;
 }
 
+/** Until the first reminder of a park; each one comes after twice the time. */
+const firstSilence = 5 * 60_000;
+
 /** Stops and asks a person what to do about a failure. Returns when the answer is `retry`; cancelled when it is another. */
 export async function park(
   run: Run,
@@ -262,12 +267,30 @@ export async function park(
   show(run);
   tell(run, 'park', `${headline(status)} ${failure.type}: ${failure.message}`);
   try {
-    await condition(() => mine.action !== null);
+    let silence = firstSilence;
+    const summary = `${mine.id}: remind`;
+    while (!(await condition(() => mine.action !== null, silence, { summary }))) {
+      tell(run, 'remind', `${status.workflowId}: ${mine.id} still waits for an answer. ${headline(status)}`);
+      silence = Math.min(silence * 2, 86_400_000);
+    }
     return mine.action ?? 'abort';
   } finally {
     status.parked.push(mine);
     status.park = null;
     show(run);
+  }
+}
+
+/** Does something until it works: a failure is parked. Cancelled when the answer is another than `retry`. */
+export async function insist<T>(run: Run, where: Park['phase'], body: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await body();
+    } catch (error) {
+      if (isCancellation(error) && run.forward.consideredCancelled) throw error;
+      const failure = failureOf(run, error);
+      if ((await park(run, where, failure)) !== 'retry') throw new CancelledFailure(failure.message);
+    }
   }
 }
 
@@ -287,7 +310,7 @@ export async function phase(run: Run, name: PhaseName, body: (run: Run) => Promi
         tell(run, 'phase', `${run.status.workflowId}: ${name} is done. ${row.note ?? ''}`.trim());
       return;
     } catch (error) {
-      if (isCancellation(error)) {
+      if (isCancellation(error) && run.status.ending) {
         end(run, row, 'stopped');
         throw error;
       }

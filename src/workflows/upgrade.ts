@@ -42,9 +42,23 @@ import { resume } from './phases/resume.ts';
 import { trial } from './phases/trial.ts';
 import { unmaintain } from './phases/unmaintain.ts';
 import { verify } from './phases/verify.ts';
+import { planStillHolds } from './recheck.ts';
 import { makeResult } from './result.ts';
 import { rollBack } from './rollback.ts';
-import { all, failureOf, newRun, now, onArtifacts, park, phase, resolved, show, stop, tell, type Run } from './run.ts';
+import {
+  all,
+  failureOf,
+  newRun,
+  now,
+  insist,
+  onArtifacts,
+  phase,
+  resolved,
+  show,
+  stop,
+  tell,
+  type Run,
+} from './run.ts';
 import type { FailureType } from '../domain/failures.ts';
 
 export async function upgradePostgres(input: unknown): Promise<UpgradeResult> {
@@ -69,7 +83,8 @@ async function runbook(run: Run, input: unknown): Promise<void> {
   if (resolved(run).spec.rehearse) await phase(run, 'rehearse', rehearse);
   else skip(run, 'rehearse');
 
-  await gate(run, 'begin');
+  do await gate(run, 'begin');
+  while (!(await planStillHolds(run)));
   await all([phase(run, 'maintain', maintain), phase(run, 'quiesce', quiesce)]);
   await all([phase(run, 'backup', backup), phase(run, 'trial', trial)]);
   await phase(run, 'halt', halt);
@@ -150,18 +165,19 @@ async function finish(run: Run): Promise<UpgradeResult> {
 async function close(run: Run, outcome: string): Promise<boolean> {
   if (!run.journalBegun) return true;
   const { world, plan } = resolved(run);
-  for (;;) {
-    try {
+  try {
+    await insist(run, 'end', async () => {
       const lease = run.status.undo.find(({ activity, done }) => activity === 'releaseLease' && !done);
       if (lease) {
         await act('releaseLease', lease.says, { world, workload: plan.facts.cluster.database.workload });
         lease.done = true;
       }
       await act('closeJournal', `journal: ${outcome}`, { world, outcome });
-      return true;
-    } catch (error) {
-      if ((await park(run, 'end', failureOf(run, error))) === 'abort') return false;
-    }
+    });
+    return true;
+  } catch (error) {
+    if (isCancellation(error)) return false;
+    throw error;
   }
 }
 

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { canonicalHash } from '../../src/domain/hash.ts';
 import { cloneLabel, isVolumeLabel } from '../../src/domain/labels.ts';
-import { extraCost, labelCheck, planHash, versionCheck } from '../../src/domain/plan.ts';
+import { changedSince, extraCost, labelCheck, planHash, versionCheck } from '../../src/domain/plan.ts';
+import type { ServiceFact } from '../../src/domain/facts.ts';
 import { facts, spec } from './status.ts';
 import * as fc from 'fast-check';
 
@@ -62,6 +63,40 @@ test('versions go upwards only, over a major', () => {
 test('the extra cost is two volumes for the retention time, or unknown', () => {
   expect(extraCost({ ...facts.volume, monthlyPrice: 3 }, 15 * 86_400_000)).toBe(3);
   expect(extraCost({ ...facts.volume, monthlyPrice: null }, 1)).toBeNull();
+});
+
+describe('changedSince', () => {
+  const { cluster } = facts;
+
+  test('a restarted pod, a retained volume and an HPA are no change', () => {
+    const scaled: ServiceFact = {
+      kind: 'Deployment',
+      namespace: 'n',
+      name: 's',
+      uid: 'u',
+      replicas: 2,
+      suspended: null,
+      readOnly: false,
+      login: null,
+      hpa: 'hpa/s',
+    };
+    const planned = { ...cluster, services: [scaled] };
+    const found = structuredClone(planned);
+    found.database.pod.uid = 'x';
+    found.database.podIp = 'x';
+    found.database.volume.reclaimPolicy = 'Retain';
+    found.services[0]!.replicas = 7;
+    expect(changedSince(planned, found)).toEqual({ database: false, services: false });
+    found.services[0]!.hpa = null;
+    expect(changedSince(planned, found)).toEqual({ database: false, services: true });
+  });
+
+  test('another cluster, claim or image is another database', () => {
+    expect(changedSince(cluster, { ...cluster, clusterUid: 'x' }).database).toBe(true);
+    const claim = { ...cluster.database.claim, uid: 'x' };
+    expect(changedSince(cluster, { ...cluster, database: { ...cluster.database, claim } }).database).toBe(true);
+    expect(changedSince(cluster, { ...cluster, database: { ...cluster.database, image: 'x' } }).database).toBe(true);
+  });
 });
 
 describe('labels', () => {

@@ -90,7 +90,7 @@ export function createWorld(knobs: Knobs) {
         .map((known) => [`${known.namespace}/${known.name}`, known.suspended]),
     ),
     routes: new Map(routes.map((route) => [route.pattern, route.prior?.script ?? null])),
-    reclaim: 'Delete' as string,
+    reclaim: 'Delete' as 'Delete' | 'Retain',
     claim: 'original' as 'original' | 'new',
     image: 'postgres:16',
     source: 'running' as 'running' | 'stopped',
@@ -147,7 +147,13 @@ export function createWorld(knobs: Knobs) {
       );
     },
     inspectCluster: async () => ({
-      facts: { clusterUid: 'cluster-1', server: 'https://cluster', kubernetesVersion: '1.34', database, services },
+      facts: structuredClone({
+        clusterUid: 'cluster-1',
+        server: 'https://cluster',
+        kubernetesVersion: '1.34',
+        database: { ...database, volume: { ...database.volume, reclaimPolicy: state.reclaim } },
+        services,
+      }),
       checks: knobs.failedCheck
         ? [{ id: 'claim.exists', status: 'FAILED', message: 'The claim is missing.', remedy: 'Name it.' }]
         : [{ id: 'claim.exists', status: 'PASSED', message: 'The claim exists.' }],
@@ -298,7 +304,8 @@ export function createWorld(knobs: Knobs) {
             },
           ]
         : [{ id: 'candidate.login', status: 'PASSED', message: 'The candidate reaches the source.' }],
-    fenceSource: async ({ candidateIp }) => {
+    fenceSource: async ({ candidateIp, source }) => {
+      law(source.pod.uid === database.pod.uid, 'the source is asked in its pod of now');
       registered('liftSourceFence');
       law(candidateIp === `10.0.1.${state.candidate}`, 'the fence lets the candidate of now in');
       law(
@@ -308,7 +315,8 @@ export function createWorld(knobs: Knobs) {
       state.fenced = true;
       return { ended: ['app from 10.0.0.9'], at: new Date().toISOString() };
     },
-    dump: async ({ name }) => {
+    dump: async ({ name, from }) => {
+      law(from.host === database.podIp, 'the source is dumped at its address of now');
       law(state.fenced || name.startsWith('rehearsal'), 'the source is fenced before it is dumped');
       dumps.set(name, content);
       return { path: `/pgleap/${name}`, compression: 'zstd', bytes: 1000, sha512: hex(content), seconds: 2 };
@@ -490,6 +498,9 @@ export function createWorld(knobs: Knobs) {
       ...more,
     }),
     oldState: old,
+    /** For tests that change the world behind the upgrade’s back. */
+    database,
+    services,
     writeToSource: (text: string) => {
       content = text;
     },

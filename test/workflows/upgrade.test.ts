@@ -470,6 +470,43 @@ describe.concurrent('parked', () => {
   });
 });
 
+describe.concurrent('between plan and begin', () => {
+  test('a source pod that was restarted is found again', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, begin: {} } } });
+    await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open');
+    upgrade.world.database.pod.uid = 'uid-pod-restarted';
+    upgrade.world.database.podIp = '10.0.0.6';
+    await upgrade.answer('begin');
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
+  test('services that changed void the approval, and are asked about', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, begin: {} } } });
+    const before = gateRow(await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open'), 'begin').evidence;
+    upgrade.world.services[0]!.replicas = 5;
+    await upgrade.answer('begin');
+    const open = await upgrade.until((seen) => gateRow(seen, 'begin').evidence?.hash !== before?.hash);
+    expect(gateRow(open, 'begin').state).toBe('open');
+    expect(upgrade.world.order).not.toContain('stopService');
+    const stale = { gate: 'begin', by: 'ada', evidence: before?.hash };
+    expect(await refusal(upgrade.handle.executeUpdate('approve', { args: [stale] }))).toContain('not the one');
+    await upgrade.answer('begin');
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.state.counts.get(`${upgrade.world.database.workload.namespace}/web`)).toBe(5);
+  });
+
+  test('another claim ends the upgrade with what was prepared put back', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, begin: {} } } });
+    await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open');
+    upgrade.world.database.claim.uid = 'uid-another';
+    await upgrade.answer('begin');
+    expect(await failure(upgrade)).toMatchObject({ type: 'WrongWorld' });
+    expect(upgrade.world.state).toEqual(upgrade.world.oldState());
+    expect(upgrade.world.order).not.toContain('suspendCronJob');
+  });
+});
+
 describe.concurrent('refused', () => {
   test('a FAILED check: every one listed with its remedy, nothing changed', async () => {
     const upgrade = await harness.start({ knobs: { failedCheck: true } });

@@ -1,7 +1,7 @@
 /**
  * backup: a proven dump, in two places.
  *
- * 1. Begun again: the candidate of now, and a fence that knows its address.
+ * 1. Begun again: source and candidate of now, and a fence that knows its address.
  * 2. pg_dumpall with the target's client; beside it the fingerprint of the source, and its settings, read while it runs. The
  *    trial begins with the dump's end.
  * 3. After the dump the fingerprint again: equal, or the source was not quiet. Beside it the dump is copied to the artifact
@@ -15,6 +15,7 @@ import type { Artifact, FingerprintFact, PodRef } from '../../domain/facts.ts';
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
 import { candidateUp } from './prepare.ts';
+import { refreshSource } from '../recheck.ts';
 import { fence } from './quiesce.ts';
 import { all, needed, note, onArtifacts, resolved, show, source, sourceFromCandidate, type Run } from '../run.ts';
 
@@ -26,6 +27,7 @@ export async function backup(run: Run): Promise<void> {
   gathered.dumpArtifact = null;
   gathered.sourceUnchanged = false;
   if (tries > 1) {
+    await refreshSource(run);
     await candidateUp(run);
     await fence(run);
   }

@@ -38,6 +38,7 @@ export function preflight(input: unknown): (run: Run) => Promise<void> {
     };
     run.status.world = world;
     run.resolved = { spec, plan: { ...plan, facts, hash }, world };
+    run.status.plan = run.resolved.plan;
     note(run, 'preflight', `${plan.checks.length} checks, plan ${hash.slice(0, 12)}`);
   };
 }

@@ -10,12 +10,15 @@
  */
 import { condition } from '@temporalio/workflow';
 import type { ServiceFact } from '../../domain/facts.ts';
+import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { refreshSource } from '../recheck.ts';
 import { candidateUp } from './prepare.ts';
 import { all, database, isDone, needed, note, now, resolved, show, source, willUndo, type Run } from '../run.ts';
 
 export async function quiesce(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
+  if (phaseRow(run.status, 'quiesce').tries > 1) await refreshSource(run);
   const cronJobs = plan.facts.cluster.services.filter(
     ({ kind, suspended }) => kind === 'CronJob' && suspended !== true,
   );

@@ -1,0 +1,47 @@
+/**
+ * Gate begin may have waited for hours: pods restart, services are scaled, workloads are replaced. Before anything goes down
+ * the world is looked at again.
+ */
+import { CancelledFailure } from '@temporalio/workflow';
+import { changedSince, planHash } from '../domain/plan.ts';
+import { gateRow } from '../domain/state.ts';
+import { act } from './activities.ts';
+import { insist, resolved, show, stop, type Run } from './run.ts';
+
+/**
+ * True when the plan is still true, with the database's pod of now. False when services changed: then the plan is made anew
+ * from them, and what was approved is void. A database that is another one ends the upgrade.
+ */
+export async function planStillHolds(run: Run): Promise<boolean> {
+  const { spec, plan } = resolved(run);
+  const { facts, checks } = await insist(run, 'maintain', () =>
+    act('inspectCluster', 'see that the plan still holds', { spec }),
+  );
+  const changed = facts ? changedSince(plan.facts.cluster, facts) : { database: true, services: true };
+  if (!facts || changed.database) {
+    const failed = checks.filter(({ status }) => status === 'FAILED').map(({ message }) => message);
+    const why = `The database is not the one of the plan any more; nothing went down. ${failed.join(' ')}`.trim();
+    stop(run, { how: 'refused', why, by: null, type: 'WrongWorld' });
+    throw new CancelledFailure(why);
+  }
+  plan.facts.cluster.database.pod = facts.database.pod;
+  plan.facts.cluster.database.podIp = facts.database.podIp;
+  plan.facts.cluster.services = facts.services;
+  if (!changed.services) return true;
+
+  plan.hash = planHash(spec, plan.facts);
+  const row = gateRow(run.status, 'begin');
+  run.status.notes.push(`Services changed while gate begin waited, so what ${row.by ?? 'somebody'} approved is void.`);
+  row.reminders = 0;
+  show(run);
+  return false;
+}
+
+/** The source's pod of now, for a phase that is begun again: a restarted pod is still the same database. */
+export async function refreshSource(run: Run): Promise<void> {
+  const { spec, plan } = resolved(run);
+  const { facts } = await act('inspectCluster', 'find the source’s pod', { spec });
+  if (!facts || changedSince(plan.facts.cluster, facts).database) return;
+  plan.facts.cluster.database.pod = facts.database.pod;
+  plan.facts.cluster.database.podIp = facts.database.podIp;
+}
