@@ -229,11 +229,14 @@ export function createVolumeActivities(kube: Kube): Pick<
       await checkCluster(kube, world);
       await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
       const current = await kube.find('PersistentVolumeClaim', at);
-      if (current?.spec?.volumeName === volume.pv) {
+      const onOriginal = current?.spec?.volumeName === volume.pv;
+      if (onOriginal && current.metadata?.deletionTimestamp === undefined) {
         await awaitBound(at);
         return;
       }
       await requireStopped(world, database);
+      // On its way out already: a claim that is being deleted cannot be kept.
+      if (onOriginal) await deleteClaim(at, current);
       await removeOwnClaim(world, at, volume);
       const { metadata, spec, status } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
       if (status?.phase === 'Bound') {
