@@ -101,7 +101,8 @@ export async function countWorkers({ client, namespace, taskQueue }: Session): P
   return (found.pollers ?? []).filter((poller) => Number(poller.lastAccessTime?.seconds ?? 0) * 1000 > recent).length;
 }
 
-function noWorker({ taskQueue, namespace, address }: Session, what: string): UserError {
+/** The error for a task queue that nobody serves; `what` goes on after “No pgleap worker”. */
+export function noWorker({ taskQueue, namespace, address }: Session, what: string): UserError {
   return new UserError(
     'noWorker',
     `No pgleap worker ${what} on task queue ${taskQueue} of namespace ${namespace} at ${address}. ` +

@@ -6,6 +6,7 @@ import {
   WorkflowNotFoundError,
   WorkflowUpdateFailedError,
 } from '@temporalio/client';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ApplicationFailure, CancelledFailure, defaultPayloadConverter, TerminatedFailure } from '@temporalio/common';
 import type { Progress } from '../activities/types.ts';
 import type { MessageName } from '../domain/decide.ts';
@@ -14,7 +15,7 @@ import type { Plan } from '../domain/plan.ts';
 import type { Spec } from '../domain/spec.ts';
 import type { UpgradeResult, UpgradeStatus } from '../domain/state.ts';
 import type { planPostgres, upgradePostgres } from '../workflows/index.ts';
-import { bounded, requireWorker, type Session } from './connection.ts';
+import { bounded, noWorker, requireWorker, type Session } from './connection.ts';
 
 /** Fixed by the database, so that Temporal itself keeps two upgrades of one database apart. */
 export function workflowIdOf(spec: Spec): string {
@@ -24,17 +25,29 @@ export function workflowIdOf(spec: Spec): string {
 /** Runs `planPostgres`, which reads and changes nothing, and resolves with the plan. */
 export async function planUpgrade(session: Session, input: Record<string, unknown>): Promise<Plan> {
   await requireWorker(session);
+  const handle = await session.client.workflow.start<typeof planPostgres>('planPostgres', {
+    args: [input],
+    taskQueue: session.taskQueue,
+    workflowId: `pgleap-plan/${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`,
+    // Nothing is changed by it, so nothing is lost when it is cut off.
+    workflowExecutionTimeout: '10m',
+    staticSummary: 'Plan of a PostgreSQL upgrade (reads only)',
+  });
+  const result = handle.result();
+  const answered = new AbortController();
   try {
-    return await session.client.workflow.execute<typeof planPostgres>('planPostgres', {
-      args: [input],
-      taskQueue: session.taskQueue,
-      workflowId: `pgleap-plan/${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`,
-      // Nothing is changed by it, so nothing is lost when it is cut off.
-      workflowExecutionTimeout: '10m',
-      staticSummary: 'Plan of a PostgreSQL upgrade (reads only)',
-    });
+    // A worker that was killed a moment ago still looks alive: whether it answers is seen from its first answer.
+    const late = sleep(10_000, 'late' as const, { signal: answered.signal }).catch(() => 'late' as const);
+    if ((await Promise.race([result, late])) === 'late' && (await handle.describe()).historyLength <= 2) {
+      result.catch(() => undefined);
+      await handle.terminate('no worker took it');
+      throw noWorker(session, 'did take the plan within 10 s');
+    }
+    return await result;
   } catch (error) {
     throw explainEnd(error);
+  } finally {
+    answered.abort();
   }
 }
 

@@ -176,7 +176,22 @@ describe('what goes wrong before anything starts', () => {
     expect(code).toBe(exitCodes.noWorker.code);
     expect(stderr).toContain('within 10 s');
     await handle.terminate();
-  });
+
+    // Whoever asks a queue for work looks like a worker for a while.
+    const { workflowService } = harness.env.client;
+    await harness.env.client
+      .withDeadline(Date.now() + 3000, () =>
+        workflowService.pollWorkflowTaskQueue({
+          namespace: 'default',
+          taskQueue: { name: 'gone', kind: 1 },
+          identity: 'gone',
+        }),
+      )
+      .catch(() => undefined);
+    const plan = await terminal.type('PGLEAP_TASK_QUEUE=gone pgleap plan upgrade.yaml', 25_000);
+    expect(plan.stderr).toContain('within 10 s');
+    expect(plan.code).toBe(exitCodes.noWorker.code);
+  }, 60_000);
 
   test('a worker without a cluster, or without its token', async () => {
     const cluster = await terminal.type('pgleap worker');
