@@ -90,7 +90,8 @@ async function prepareVolume(context: MountContext, pod: Pod, volume: PodVolume)
 
 /** As the kubelet with fsGroupChangePolicy OnRootMismatch; what is below the root keeps its owner. */
 async function giveToGroup(path: string, fsGroup: number | undefined): Promise<void> {
-  if (fsGroup === undefined) return;
+  // Without root the users of all containers are one and the same on the host, and own the volume already.
+  if (fsGroup === undefined || process.getuid?.() !== 0) return;
   const { uid, gid, mode } = await stat(path);
   if (gid === fsGroup) return;
   await chown(path, uid, fsGroup);
