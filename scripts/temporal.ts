@@ -15,7 +15,9 @@ async function ensureTemporal(): Promise<void> {
     await withProgress('downloading Temporal’s development server', download());
     return;
   } catch (error) {
-    say(`the download failed (${firstLine(error)}); building it with Go instead`);
+    // The innermost reason comes last; what wraps it repeats the address.
+    const reason = firstLine(error).split(': ').slice(-2).join(': ');
+    say(`the download failed (${reason}); building it with Go instead`);
   }
   try {
     await withProgress(`go install temporal@${version}, 4 to 5 minutes the first time`, build());
