@@ -94,6 +94,35 @@ export function createVolumeActivities(kube: Kube): Pick<
     }
   }
 
+  /** A pod that was emptying the target's data would keep the claim, and is no part of the old world. */
+  async function removeEraser(world: World): Promise<void> {
+    const at = { namespace: world.namespace, name: names.eraser(world) };
+    const pod = await kube.find('Pod', at);
+    if (pod === undefined || !isOurs(pod, world)) return;
+    await kube.remove('Pod', at, pod.metadata?.uid ?? '', { graceSeconds: 5 });
+  }
+
+  /** The volume, once no claim has it. Its phase follows a claim's deletion only after a while. */
+  async function awaitFree(volume: VolumeFact): Promise<Resource<'PersistentVolume'>> {
+    const at = { name: volume.pv };
+    const free = await poll(
+      async () => {
+        const found = await getRecorded(kube, 'PersistentVolume', at, volume.pvUid);
+        if (found.status?.phase !== 'Bound') return found;
+        const { namespace, name = '', uid } = found.spec?.claimRef ?? {};
+        const holder = await kube.find('PersistentVolumeClaim', { namespace, name });
+        if (holder !== undefined && holder.metadata?.uid === uid) {
+          throw strange('PersistentVolume', at, `is bound to ${namespace}/${name}`);
+        }
+        return undefined;
+      },
+      { timeoutMs: 60_000, startMs: 50 },
+    );
+    if (free === undefined)
+      throw fail('NotStopped', `PersistentVolume ${volume.pv} is still Bound to a claim that is gone`);
+    return free;
+  }
+
   async function awaitBound(at: ObjectName): Promise<Claim> {
     const bound = await poll(
       async () => {
@@ -229,23 +258,17 @@ export function createVolumeActivities(kube: Kube): Pick<
       await checkCluster(kube, world);
       await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
       const current = await kube.find('PersistentVolumeClaim', at);
-      const onOriginal = current?.spec?.volumeName === volume.pv;
-      if (onOriginal && current.metadata?.deletionTimestamp === undefined) {
+      // A deleted claim still says Bound, and is gone as soon as the last pod lets go of it.
+      const going = current?.metadata?.deletionTimestamp !== undefined;
+      if (current?.spec?.volumeName === volume.pv && !going) {
         await awaitBound(at);
         return;
       }
       await requireStopped(world, database);
-      // On its way out already: a claim that is being deleted cannot be kept.
-      if (onOriginal) await deleteClaim(at, current);
+      await removeEraser(world);
+      if (current !== undefined && going) await deleteClaim(at, current);
       await removeOwnClaim(world, at, volume);
-      const { metadata, spec, status } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
-      if (status?.phase === 'Bound') {
-        throw strange(
-          'PersistentVolume',
-          { name: volume.pv },
-          `is bound to ${spec?.claimRef?.namespace}/${spec?.claimRef?.name}`,
-        );
-      }
+      const { metadata } = await awaitFree(volume);
       // Kept for the claim of this name, so that no other claim takes it meanwhile; the old claim's uid would block it.
       await kube.patch(
         'PersistentVolume',

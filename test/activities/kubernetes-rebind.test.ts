@@ -1,0 +1,99 @@
+/** The original volume under its claim's name again, whatever state a stopped upgrade left that claim in. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { KubeConfig } from '@kubernetes/client-node';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
+import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
+import type { DatabaseFact, World } from '../../src/domain/facts.ts';
+import { specSchema } from '../../src/domain/spec.ts';
+import { startSandbox } from '../../src/sandbox/sandbox.ts';
+import { run } from './environment.ts';
+
+const namespace = 'databases';
+
+let folder: string;
+let sandbox: Awaited<ReturnType<typeof startSandbox>>;
+let kube: Kube;
+let activities: KubernetesActivities;
+let database: DatabaseFact;
+let world: World;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'pgleap-rebind-'));
+  sandbox = await startSandbox({ stateDir: folder, from: 16, sizeMb: 1 });
+  const kubeConfig = new KubeConfig();
+  kubeConfig.loadFromFile(sandbox.address.kubeconfig);
+  kube = createKube(kubeConfig);
+  activities = createKubernetesActivities({ kubeConfig, removeVolume: async () => undefined });
+  const startedAt = new Date().toISOString();
+  const spec = specSchema.parse({ database: { namespace }, target: { image: 'postgres:18' } });
+  const { facts } = await run(() => activities.inspectCluster({ spec }));
+  if (facts === null) throw new Error('no facts');
+  database = facts.database;
+  world = { clusterUid: facts.clusterUid, upgradeId: 'u0badcafe', startedAt, namespace };
+  const { volume } = database;
+  await run(() => activities.setReclaimPolicy({ world, volume, policy: 'Retain' }));
+  await run(() => activities.haltDatabase({ world, database }));
+}, 180_000);
+
+afterAll(async () => {
+  await sandbox?.close();
+  await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+}, 60_000);
+
+/** A pod with the claim, such as one that somebody started to look at the data. */
+async function startHolder(name: string, labels: Record<string, string>): Promise<string> {
+  const pod = await kube.create('Pod', {
+    metadata: { namespace, name, labels },
+    spec: {
+      terminationGracePeriodSeconds: 1,
+      containers: [
+        {
+          name: 'shell',
+          image: database.image,
+          command: ['sleep', '600'],
+          volumeMounts: [{ name: 'data', mountPath: '/data' }],
+        },
+      ],
+      volumes: [{ name: 'data', persistentVolumeClaim: { claimName: database.claim.name } }],
+    },
+  });
+  await expect
+    .poll(async () => (await kube.get('Pod', { namespace, name })).status?.phase, { timeout: 30_000 })
+    .toBe('Running');
+  return pod.metadata?.uid ?? '';
+}
+
+const claimName = () => ({ namespace, name: database.claim.name });
+
+test('a claim that is being deleted is waited for, not taken for bound', async () => {
+  const holder = { namespace, name: 'rescue' };
+  const uid = await startHolder(holder.name, {});
+  await kube.remove('PersistentVolumeClaim', claimName(), database.claim.uid);
+  const [going] = await Promise.all([
+    kube.get('PersistentVolumeClaim', claimName()),
+    run(() => activities.rebindOriginal({ world, database })),
+    delay(1500).then(() => kube.remove('Pod', holder, uid)),
+  ]);
+  expect(going.metadata?.deletionTimestamp).toBeDefined();
+  expect(going.status?.phase).toBe('Bound');
+  const claim = await kube.get('PersistentVolumeClaim', claimName());
+  expect(claim.metadata?.uid).not.toBe(database.claim.uid);
+  expect(claim.metadata?.deletionTimestamp).toBeUndefined();
+  expect(claim.spec?.volumeName).toBe(database.volume.pv);
+}, 90_000);
+
+test('a pod that was emptying the new volume does not keep it, and is gone afterwards', async () => {
+  const { uid } = (await kube.get('PersistentVolumeClaim', claimName())).metadata ?? {};
+  const now = { ...database, claim: { ...database.claim, uid: uid ?? '' } };
+  await run(() => activities.replaceClaim({ world, database: now, minBytes: 1 }));
+  const eraser = `pgleap-${world.upgradeId}-eraser`;
+  await startHolder(eraser, { 'pgleap.dev/upgrade': world.upgradeId });
+  await run(() => activities.rebindOriginal({ world, database: now }));
+  const claim = await kube.get('PersistentVolumeClaim', claimName());
+  expect(claim.spec?.volumeName).toBe(database.volume.pv);
+  await expect.poll(() => kube.find('Pod', { namespace, name: eraser }), { timeout: 20_000 }).toBeUndefined();
+}, 90_000);
