@@ -70,15 +70,21 @@ function noTemporal(error: unknown, address: string, namespace: string): UserErr
 
 /**
  * Runs one request that a worker has to answer. Without a bound the SDK would ask for ever: after 10 s this throws
- * UserError `noWorker`, which says whether a worker was seen at all.
+ * UserError `noWorker`, or `noTemporal` when it is the server that does not answer.
  */
 export async function bounded<T>(session: Session, what: string, request: () => Promise<T>): Promise<T> {
+  const { client, namespace, address } = session;
   try {
-    return await session.client.withDeadline(Date.now() + patienceMs, request);
+    return await client.withDeadline(Date.now() + patienceMs, request);
   } catch (error) {
     if (!isLate(error)) throw error;
-    throw noWorker(session, `did not ${what} within ${patienceMs / 1000} s`);
   }
+  try {
+    await client.withDeadline(Date.now() + 2000, () => client.workflowService.describeNamespace({ namespace }));
+  } catch (error) {
+    throw noTemporal(error, address, namespace);
+  }
+  throw noWorker(session, `did ${what} within ${patienceMs / 1000} s`);
 }
 
 function isLate(error: unknown): boolean {

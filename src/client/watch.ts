@@ -64,7 +64,9 @@ export async function watchUpgrade(
 /** Without a worker or a server for a while there is nothing to show, and nothing is lost; at the first look it is an error. */
 function mayPass(error: Error, before: UpgradeStatus | null): boolean {
   if (before === null) return false;
-  return error instanceof UserError ? error.exit === 'noWorker' : error.name === 'ServiceError';
+  return error instanceof UserError
+    ? error.exit === 'noWorker' || error.exit === 'noTemporal'
+    : error.name === 'ServiceError';
 }
 
 function changes(before: UpgradeStatus | null, status: UpgradeStatus): WatchEvent[] {

@@ -5,7 +5,9 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, Connection } from '@temporalio/client';
 import { expect, test } from 'vitest';
+import { connect } from '../../src/client/connection.ts';
 import { startTemporal } from '../../src/client/temporal-server.ts';
+import { upgradeStatus } from '../../src/client/upgrades.ts';
 
 const module = path.resolve(import.meta.dirname, '../../src/client/temporal-server.ts');
 
@@ -50,4 +52,16 @@ test('a server ends when whoever started it is killed', async () => {
   child.kill('SIGKILL');
   for (let tries = 0; tries < 50 && (await answers(address.trim())); tries += 1) await sleep(200);
   expect(await answers(address.trim())).toBe(false);
+}, 60_000);
+
+test('a server that goes away meanwhile is told from a worker that does not answer', async () => {
+  const server = await startTemporal({ ui: false });
+  const session = await connect({ address: server.address });
+  const connection = await Connection.connect({ address: server.address });
+  await new Client({ connection }).workflow.start('upgradePostgres', { workflowId: 'pgleap/a/b', taskQueue: 'nobody' });
+  await connection.close();
+  await expect(upgradeStatus(session, 'pgleap/a/b')).rejects.toMatchObject({ name: 'UserError', exit: 'noWorker' });
+  await server.close();
+  await expect(upgradeStatus(session, 'pgleap/a/b')).rejects.toMatchObject({ name: 'UserError', exit: 'noTemporal' });
+  await session.close();
 }, 60_000);
