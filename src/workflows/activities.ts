@@ -3,7 +3,7 @@
  * do not mend becomes a question to a person within about a minute. There is no schedule-to-close limit but for
  * notifications: a worker that is down for a night must not fail an upgrade.
  */
-import { proxyActivities, type ActivityOptions } from '@temporalio/workflow';
+import { ActivityCancellationType, proxyActivities, type ActivityOptions } from '@temporalio/workflow';
 import type { Duration } from '@temporalio/common';
 import type { ArtifactActivities, SharedActivities } from '../activities/types.ts';
 
@@ -155,7 +155,10 @@ function short(summary: string): string {
 }
 
 function call(name: string, options: ActivityOptions, args: unknown[]): Promise<unknown> {
-  const activity = proxyActivities<Proxy>(options)[name];
+  // The SDK's own default is not to wait (TRY_CANCEL, whatever its comments say): then what is put back could meet what is
+  // still being changed, and the change would come last.
+  const cancellationType = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED;
+  const activity = proxyActivities<Proxy>({ ...options, cancellationType })[name];
   if (!activity) throw new RangeError(`no activity ${name}`);
   return activity(...args);
 }
