@@ -1,4 +1,4 @@
-/** What the end-to-end tests run on: one sandbox a test, workers that can be killed, and a client that answers gates. */
+/** What the end-to-end tests run on: each its own Temporal server and sandbox, workers that can be killed, and answers to gates. */
 import { fork, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -7,16 +7,16 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KubeConfig } from '@kubernetes/client-node';
+import { onTestFinished } from 'vitest';
 import { connect, countWorkers, type Session } from '../../src/client/connection.ts';
 import { readSpecFile } from '../../src/client/spec-file.ts';
-import { describeUpgrade, sendMessage, startUpgrade, upgradeStatus } from '../../src/client/upgrades.ts';
+import { startTemporal } from '../../src/client/temporal-server.ts';
+import { describeUpgrade, findUpgrade, sendMessage, startUpgrade, upgradeStatus } from '../../src/client/upgrades.ts';
 import type { GateName } from '../../src/domain/phases.ts';
 import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
 import type { SandboxAddress } from '../../src/sandbox/sandbox.ts';
+import { startVisitor, type Visitor } from '../../src/sandbox/demo/visitor.ts';
 import { openAccess, type Access } from '../../src/sandbox/world/access.ts';
-
-/** Of the example spec's database. */
-export const WORKFLOW_ID = 'pgleap/databases/postgres';
 
 const root = join(import.meta.dirname, '..', '..');
 
@@ -25,73 +25,82 @@ export interface Stage {
   access: Access;
   session: Session;
   artifacts: string;
+  visitor: Visitor;
   /** A worker as the operator runs it; resolves when it asks for work. */
   startWorker(): Promise<ChildProcess>;
-  close(): Promise<void>;
 }
 
-export async function raiseStage(temporal: string, from: 15 | 16, sizeMb: number): Promise<Stage> {
-  const folder = await mkdtemp(join(tmpdir(), 'pgleap-e2e-'));
-  const closers: (() => Promise<unknown>)[] = [() => rm(folder, { recursive: true, force: true })];
-  const close = async () => {
+/** Ready to start an upgrade when it resolves; taken down when the running test has finished. */
+export async function raiseStage(from: 15 | 16, sizeMb: number): Promise<Stage> {
+  const closers: (() => Promise<unknown>)[] = [];
+  let session: Session | undefined;
+  onTestFinished(async ({ task }) => {
+    if (task.result?.state === 'fail' && session) console.error(await whereItStood(session));
     for (const one of closers.splice(0).reverse()) await one();
+  }, 60_000);
+  const folder = await mkdtemp(join(tmpdir(), 'pgleap-e2e-'));
+  closers.push(() => rm(folder, { recursive: true, force: true }));
+  const temporal = await startTemporal({ ui: false });
+  closers.push(() => temporal.close());
+  const sandboxProcess = fork(
+    join(root, 'src', 'sandbox', 'main.ts'),
+    ['--state', join(folder, 'sandbox'), '--from', String(from), '--size', String(sizeMb)],
+    { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] },
+  );
+  closers.push(() => end(sandboxProcess));
+  const sandbox = await firstLine(sandboxProcess);
+  const artifacts = join(folder, 'artifacts');
+  const env = {
+    ...process.env,
+    TEMPORAL_ADDRESS: temporal.address,
+    KUBECONFIG: sandbox.kubeconfig,
+    LINODE_API_URL: sandbox.linode.url,
+    LINODE_TOKEN: sandbox.linode.token,
+    CLOUDFLARE_API_URL: sandbox.cloudflare.url,
+    CLOUDFLARE_API_TOKEN: sandbox.cloudflare.token,
+    PGLEAP_ARTIFACTS: artifacts,
   };
+  const connected = await connect({ address: temporal.address });
+  session = connected;
+  closers.push(() => connected.close());
+  const visitor = startVisitor(sandbox.siteUrl, sandbox.siteHost);
+  closers.push(() => visitor.stop());
+  const kubeConfig = new KubeConfig();
+  kubeConfig.loadFromFile(sandbox.kubeconfig);
+  return {
+    sandbox,
+    access: openAccess(kubeConfig),
+    session: connected,
+    artifacts,
+    visitor,
+    async startWorker() {
+      const worker = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), 'worker'], {
+        env,
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let log = '';
+      worker.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
+      closers.push(() => end(worker));
+      const deadline = Date.now() + 60_000;
+      while (!log.includes('worker is ready')) {
+        if (worker.exitCode !== null || Date.now() > deadline) throw new Error(`no worker: ${log.slice(-2000)}`);
+        await sleep(100);
+      }
+      while ((await countWorkers(connected)) === 0) await sleep(100);
+      return worker;
+    },
+  };
+}
+
+async function whereItStood(session: Session): Promise<string> {
   try {
-    const sandboxProcess = fork(
-      join(root, 'src', 'sandbox', 'main.ts'),
-      ['--state', join(folder, 'sandbox'), '--from', String(from), '--size', String(sizeMb)],
-      { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] },
-    );
-    closers.push(() => end(sandboxProcess));
-    const sandbox = await firstLine(sandboxProcess);
-    const artifacts = join(folder, 'artifacts');
-    const env = {
-      ...process.env,
-      TEMPORAL_ADDRESS: temporal,
-      KUBECONFIG: sandbox.kubeconfig,
-      LINODE_API_URL: sandbox.linode.url,
-      LINODE_TOKEN: sandbox.linode.token,
-      CLOUDFLARE_API_URL: sandbox.cloudflare.url,
-      CLOUDFLARE_API_TOKEN: sandbox.cloudflare.token,
-      PGLEAP_ARTIFACTS: artifacts,
-    };
-    const session = await connect({ address: temporal });
-    closers.push(() => session.close());
-    // The next test's database has the same name.
-    closers.push(() =>
-      session.client.workflow
-        .getHandle(WORKFLOW_ID)
-        .terminate('end of test')
-        .catch(() => {}),
-    );
-    const kubeConfig = new KubeConfig();
-    kubeConfig.loadFromFile(sandbox.kubeconfig);
-    return {
-      sandbox,
-      access: openAccess(kubeConfig),
-      session,
-      artifacts,
-      async startWorker() {
-        const worker = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), 'worker'], {
-          env,
-          stdio: ['ignore', 'ignore', 'pipe'],
-        });
-        let log = '';
-        worker.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
-        closers.push(() => end(worker));
-        const deadline = Date.now() + 60_000;
-        while (!log.includes('worker is ready')) {
-          if (worker.exitCode !== null || Date.now() > deadline) throw new Error(`no worker: ${log.slice(-2000)}`);
-          await sleep(100);
-        }
-        while ((await countWorkers(session)) === 0) await sleep(100);
-        return worker;
-      },
-      close,
-    };
+    const workflowId = await findUpgrade(session, undefined);
+    const { phases, park } = await upgradeStatus(session, workflowId);
+    const { activities } = await describeUpgrade(session, workflowId);
+    const steps = phases.map(({ name, state, seconds }) => `${name} ${state} ${seconds ?? ''}`);
+    return [...steps, JSON.stringify({ park, activities })].join('\n');
   } catch (error) {
-    await close();
-    throw error;
+    return String(error);
   }
 }
 

@@ -1,0 +1,46 @@
+import { execFile } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { expect, test } from 'vitest';
+import { phases } from '../../src/domain/phases.ts';
+
+const run = promisify(execFile);
+const demo = join(import.meta.dirname, '..', '..', 'src', 'sandbox', 'demo.ts');
+
+test('the demo goes from 16 to 18, proves it and leaves nothing behind', { timeout: 900_000 }, async () => {
+  const before = new Set(leftovers());
+  const { stdout, stderr } = await run(process.execPath, [demo, '--yes', '--json', '--size', '1']);
+  const result: Record<string, unknown> = JSON.parse(stdout.trim().split('\n').at(-1) ?? '');
+  expect(result).toMatchObject({
+    ok: true,
+    from: expect.stringMatching(/^16\./),
+    to: expect.stringMatching(/^18\./),
+    strategy: 'runbook',
+    workflowId: 'pgleap/databases/postgres',
+    fingerprintsEqual: true,
+    servicesRestored: true,
+    routesRestored: true,
+    lostWrites: 0,
+  });
+  expect(result['rows']).toBeGreaterThan(1000);
+  expect(result['downtimeSeconds']).toBeGreaterThan(1);
+  const told = (result['phases'] as { name: string }[]).map(({ name }) => name);
+  expect(told).toEqual(phases.map(({ name }) => name).filter((name) => name !== 'rehearse'));
+  expect(existsSync(String(result['report']))).toBe(true);
+  expect(stderr).toContain("temporal workflow update execute --workflow-id 'pgleap/databases/postgres' --name approve");
+  expect(leftovers().filter((name) => !before.has(name))).toEqual([]);
+});
+
+test('without a terminal and without --yes the demo says so and starts nothing', async () => {
+  await expect(run(process.execPath, [demo, '--json'])).rejects.toMatchObject({
+    code: 2,
+    stdout: '',
+    stderr: expect.stringContaining('Add --yes'),
+  });
+});
+
+function leftovers(): string[] {
+  return readdirSync(tmpdir()).filter((name) => name.startsWith('pgleap-demo-'));
+}
