@@ -42,7 +42,7 @@ produce() {
   # A file of the archive format cannot be read from a pipe, so that its parts are made only now.
   wait "$last"
   grep -qx -e '-- PostgreSQL database cluster dump complete' last || {
-    say 'pg_dumpall ended without its last line'
+    say 'pgleap: pg_dumpall ended without its last line'
     return 65
   }
   printf '\n--\n-- pgleap: what pg_dumpall leaves out\n--\n\n\\connect postgres\n\n'

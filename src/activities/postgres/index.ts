@@ -3,7 +3,7 @@ import type { DatabaseFact, PodRef, ServerRef, World } from '../../domain/facts.
 import { fail } from '../errors.ts';
 import { createKube, type Kube } from '../kubernetes/client.ts';
 import { checkCluster, getRecorded, getWorkload } from '../kubernetes/identity.ts';
-import { isReady, podsOf } from '../kubernetes/workloads.ts';
+import { podsOf } from '../kubernetes/workloads.ts';
 import type { PostgresActivities, PreflightActivities, UndoActivities } from '../types.ts';
 import { checkCandidate } from './candidate.ts';
 import { dump, fingerprint } from './dump.ts';
@@ -76,13 +76,20 @@ export function createPostgresActivities({
   };
 }
 
-/** The workload's pod of now: a source that was stopped and started again has another than the plan's. */
+/**
+ * The workload's pod of now: a source that was stopped and started again has another than the plan's. It need not be ready:
+ * a probe that logs in is refused by the very fence that is to be lifted.
+ */
 async function runningSource(kube: Kube, world: World, database: DatabaseFact): Promise<ServerRef> {
   const workload = await getWorkload(kube, world, database.workload);
-  const pod = (await podsOf(kube, workload)).find(isReady);
+  const pod = (await podsOf(kube, workload)).find(
+    ({ metadata, status }) =>
+      metadata?.deletionTimestamp === undefined &&
+      status?.containerStatuses?.some((one) => one.name === database.pod.container && one.state?.running !== undefined),
+  );
   const { namespace, name } = database.workload;
   if (pod === undefined)
-    throw fail('NotReady', `the source ${namespace}/${name} has no ready pod whose fence could be lifted`);
+    throw fail('NotReady', `the source ${namespace}/${name} has no running pod whose fence could be lifted`);
   return {
     role: 'source',
     pod: {

@@ -3,7 +3,7 @@ import type { ServerRef } from '../../domain/facts.ts';
 import { beat } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import { runInPod } from '../kubernetes/exec.ts';
-import { awaitJob, clearJob, jobFolder, pollJob, startJob, type JobState } from '../kubernetes/jobs.ts';
+import { awaitJob, clearJob, jobFolder, startJob, type JobState } from '../kubernetes/jobs.ts';
 import type { Progress } from '../types.ts';
 import { script, serverArgs } from './psql.ts';
 
@@ -23,9 +23,9 @@ export interface ScriptJob {
   /** Of the heartbeats. */
   what: string;
   unit: Progress['unit'];
-  /** A lost job may be begun anew: the next attempt does. */
+  /** A job that was lost or failed may be begun anew: the next attempt does. */
   again: boolean;
-  /** What the script's own exit codes mean. */
+  /** What the script's own exit codes mean, all of them from before it changed anything. */
   codes?: Record<number, (says: string) => Error>;
 }
 
@@ -50,9 +50,9 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
     throw error;
   }
   if (state.code === 0) return await runInPod(kc, pod, ['cat', `${jobFolder(job.name)}/out`]);
-  const says = state.errTail.trim();
-  if (job.again) await clearJob(kc, pod, job.name);
+  const says = withoutData(state.errTail);
   const known = job.codes?.[state.code];
+  if (job.again || known !== undefined) await clearJob(kc, pod, job.name);
   if (known !== undefined) throw known(says);
   if (/No space left on device/.test(says)) {
     throw fail('NoSpace', `${job.what} in ${pod.namespace}/${pod.name}: ${says.slice(-1000)}`);
@@ -63,7 +63,10 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
   );
 }
 
-/** Whether a job of this name has been started, whatever became of it. */
-export async function isKnown(kc: KubeConfig, server: ServerRef, name: string): Promise<boolean> {
-  return (await pollJob(kc, server.pod, name)).state !== 'absent';
+/** psql's messages without the lines that quote statements and rows: what was in the database stays there. */
+function withoutData(stderr: string): string {
+  return stderr
+    .split('\n')
+    .filter((line) => /^(ERROR|FATAL|PANIC|psql|pg_\w+|pgleap|vacuumdb|zstd|gzip|pigz|bash|\.\/script|[a-z0-9]+):/.test(line))
+    .join('\n');
 }

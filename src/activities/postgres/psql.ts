@@ -88,7 +88,7 @@ export async function sqlJson<T>(kc: KubeConfig, server: ServerRef, sql: string,
 }
 
 /** What psql's exit code and words mean. */
-export function sqlFailure(server: ServerRef, code: number, stderr: string): Error {
+function sqlFailure(server: ServerRef, code: number, stderr: string): Error {
   const where = `${server.role} ${server.pod.namespace}/${server.pod.name}${server.host === null ? '' : ` to ${server.host}`}`;
   const text = redact(stderr.trim()).slice(-1500);
   if (code === 127) {

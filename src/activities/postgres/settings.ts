@@ -217,7 +217,11 @@ async function carryFile(
   if (!inside)
     return { what, name, outcome: 'refused', why: `the target’s template keeps it at ${path}; put it there` };
   const old = await onFile(kc, target, 'read', path, world);
-  if (rules(old) === rules(text)) return { what, name, outcome: 'same', why: 'the target has the same rules' };
+  if (rules(old) === rules(text)) {
+    // Also when an attempt before this one put it there and was cut off.
+    await onFile(kc, target, 'keep', path, world);
+    return { what, name, outcome: 'same', why: 'the target has the same rules' };
+  }
   await onFile(kc, target, 'replace', path, world, text);
   const wrong = await sqlJson<string[]>(
     kc,
