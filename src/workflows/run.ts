@@ -137,7 +137,7 @@ export function tell(run: Run, kind: 'phase' | 'gate' | 'remind' | 'park' | 'end
     });
 }
 
-export function artifactQueue(run: Run): ArtifactQueue {
+function artifactQueue(run: Run): ArtifactQueue {
   return { ...resolved(run).plan.facts.artifacts, patience: options().artifactPatience };
 }
 

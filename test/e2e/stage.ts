@@ -134,7 +134,7 @@ export async function reachGate(stage: Stage, workflowId: string, name: GateName
   return follow(stage, workflowId, `gate ${name}`, (status) => openGate(status)?.name === name);
 }
 
-export async function follow(
+async function follow(
   stage: Stage,
   workflowId: string,
   what: string,

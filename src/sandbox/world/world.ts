@@ -6,7 +6,7 @@ import type { KubernetesObject } from '@kubernetes/client-node';
 import { parseAllDocuments, parseDocument } from 'yaml';
 import { eventually, podOf, psql, waitForDeployment, type Access } from './access.ts';
 
-export const SUPERUSER = 'shop';
+const SUPERUSER = 'shop';
 export const ZONE_NAME = 'shop.test';
 export const SITE_HOST = 'www.shop.test';
 
