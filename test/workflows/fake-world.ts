@@ -516,7 +516,11 @@ export function createWorld(knobs: Knobs) {
     },
     /** For waits of a test on what the world is told. */
     until: async (what: () => boolean) => {
-      while (!what()) await delay(20);
+      const deadline = Date.now() + 90_000;
+      while (!what()) {
+        if (Date.now() > deadline) throw new Error(`never so: last was ${order.at(-1)}. ${broken.join()}`);
+        await delay(20);
+      }
     },
   };
 

@@ -59,7 +59,12 @@ function follow(world: FakeWorld, handle: Handle): Upgrade {
       await delay(120);
     }
   };
+  const heard = (kind: string, text: string) =>
+    world.told.some((told) => told.kind === kind && told.text.includes(text));
+  let resolved = 0;
   const answer = async (gate: GateName, name: 'approve' | 'reject' = 'approve', by = 'ada') => {
+    // A query costs a workflow task: it is worth while once the upgrade has said that it waits.
+    await world.until(() => heard('gate', `gate ${gate}:`));
     const state = await until((seen) => gateRow(seen, gate).state === 'open');
     if (name === 'approve') world.approvals.add(gate);
     const evidence = gateRow(state, gate).evidence?.hash;
@@ -77,9 +82,13 @@ function follow(world: FakeWorld, handle: Handle): Upgrade {
         if (gate === last) return;
       }
     },
-    parked: () => until(({ stage, park }) => stage === 'parked' && park?.action === null),
+    parked: async () => {
+      await world.until(() => world.told.filter(({ kind }) => kind === 'park').length > resolved);
+      return until(({ stage, park }) => stage === 'parked' && park?.action === null);
+    },
     resolve: async (action) => {
       const { park } = await until((seen) => seen.park !== null && seen.park.action === null);
+      resolved += 1;
       return handle.executeUpdate<string, [unknown]>('resolve', { args: [{ park: park?.id, action, by: 'ada' }] });
     },
   };

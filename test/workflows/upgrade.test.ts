@@ -386,7 +386,8 @@ describe.concurrent('parked', () => {
       const upgrade = await harness.start({ spec: { gates: allAuto } });
       for (const [, name] of breaks) upgrade.world.failOn(name, 'CommandFailed', 1, after);
       for (const [phase] of breaks) {
-        const { park } = await upgrade.until((status) => status.park?.phase === phase && status.park.action === null);
+        const { park } = await upgrade.parked();
+        expect(park?.phase).toBe(phase);
         expect(park?.message).toContain('failed on purpose');
         await upgrade.resolve('retry');
       }
@@ -461,7 +462,9 @@ describe.concurrent('parked', () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     upgrade.world.failOn('copyOut');
     upgrade.world.failOn('tryLogins');
-    await upgrade.parked();
+    await upgrade.until((status) =>
+      ['backup', 'trial'].every((name) => status.phases.find((row) => row.name === name)?.state === 'parked'),
+    );
     await upgrade.resolve('retry');
     await upgrade.until(({ park, parked }) => parked.length === 1 && park !== null && park.action === null);
     await upgrade.resolve('retry');
