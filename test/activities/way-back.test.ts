@@ -1,4 +1,4 @@
-/** The original volume under its claim's name again, whatever state a stopped upgrade left that claim in. */
+/** What a rollback meets when an upgrade was stopped in an unlucky moment. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,7 +7,9 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
 import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
-import type { DatabaseFact, World } from '../../src/domain/facts.ts';
+import { runInPod } from '../../src/activities/kubernetes/exec.ts';
+import { createPostgresActivities } from '../../src/activities/postgres/index.ts';
+import type { DatabaseFact, ServerRef, World } from '../../src/domain/facts.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import { startSandbox } from '../../src/sandbox/sandbox.ts';
 import { run } from './environment.ts';
@@ -18,6 +20,7 @@ let folder: string;
 let sandbox: Awaited<ReturnType<typeof startSandbox>>;
 let kube: Kube;
 let activities: KubernetesActivities;
+let postgres: ReturnType<typeof createPostgresActivities>;
 let database: DatabaseFact;
 let world: World;
 
@@ -28,6 +31,7 @@ beforeAll(async () => {
   kubeConfig.loadFromFile(sandbox.address.kubeconfig);
   kube = createKube(kubeConfig);
   activities = createKubernetesActivities({ kubeConfig, removeVolume: async () => undefined });
+  postgres = createPostgresActivities({ kubeConfig });
   const startedAt = new Date().toISOString();
   const spec = specSchema.parse({ database: { namespace }, target: { image: 'postgres:18' } });
   const { facts } = await run(() => activities.inspectCluster({ spec }));
@@ -97,3 +101,41 @@ test('a pod that was emptying the new volume does not keep it, and is gone after
   expect(claim.spec?.volumeName).toBe(database.volume.pv);
   await expect.poll(() => kube.find('Pod', { namespace, name: eraser }), { timeout: 20_000 }).toBeUndefined();
 }, 90_000);
+
+test('the fence is lifted from a source that is not ready because of it', async () => {
+  // As a probe that logs in with a role of the application's.
+  const probe = { exec: { command: ['sh', '-c', '! head -n 1 "$PGDATA/pg_hba.conf" | grep -q "pgleap fence"'] } };
+  await kube.patch(
+    'Deployment',
+    database.workload,
+    {
+      spec: {
+        template: {
+          spec: {
+            containers: [
+              { name: database.pod.container, readinessProbe: { ...probe, periodSeconds: 1, tcpSocket: null } },
+            ],
+          },
+        },
+      },
+    },
+    { strategic: true },
+  );
+  await run(() => activities.restartSource({ world, database }));
+  const ready = async () => (await kube.get('Deployment', database.workload)).status?.readyReplicas ?? 0;
+  await expect.poll(ready, { timeout: 30_000 }).toBe(1);
+  const pod = (await kube.list('Pod', { namespace })).find(({ metadata }) => metadata?.name?.startsWith('postgres-'));
+  const source: ServerRef = {
+    role: 'source',
+    pod: { ...database.pod, name: pod?.metadata?.name ?? '', uid: pod?.metadata?.uid ?? '' },
+    superuser: database.superuser,
+    host: null,
+    port: database.port,
+  };
+  const hbaFile = (await runInPod(kube.kc, source.pod, ['sh', '-c', 'printf %s "$PGDATA/pg_hba.conf"'])).trim();
+  await run(() => postgres.fenceSource({ world, source, hbaFile, candidateIp: '192.0.2.1', readOnlyLogins: [] }));
+  await expect.poll(ready, { timeout: 30_000 }).toBe(0);
+  await run(() => postgres.liftSourceFence({ world, database, hbaFile }));
+  expect(await runInPod(kube.kc, source.pod, ['head', '-n', '1', hbaFile])).not.toContain('pgleap fence');
+  await expect.poll(ready, { timeout: 30_000 }).toBe(1);
+}, 120_000);
