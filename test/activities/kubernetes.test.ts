@@ -506,3 +506,100 @@ describe('an upgrade that is committed', () => {
     return { claimUid: claim.metadata?.uid ?? '', pv: claim.spec?.volumeName ?? '', handle: '' };
   }
 });
+
+describe('a StatefulSet', () => {
+  const home = 'sets';
+
+  test('is halted, replaced, deployed, and put back as a Deployment is', async () => {
+    const labels = { app: 'pg' };
+    await kube.create('Namespace', { metadata: { name: home } });
+    await kube.create('Secret', {
+      metadata: { namespace: home, name: 'pg' },
+      stringData: { POSTGRES_PASSWORD: 'kept-in-the-cluster' },
+    });
+    await kube.create('StatefulSet', {
+      metadata: { namespace: home, name: 'pg' },
+      spec: {
+        serviceName: 'pg',
+        selector: { matchLabels: labels },
+        template: {
+          metadata: { labels },
+          spec: {
+            terminationGracePeriodSeconds: 60,
+            containers: [
+              {
+                name: 'postgres',
+                image: 'postgres:16',
+                env: [
+                  { name: 'POSTGRES_PASSWORD', valueFrom: { secretKeyRef: { name: 'pg', key: 'POSTGRES_PASSWORD' } } },
+                  { name: 'PGDATA', value: '/data/pg' },
+                ],
+                readinessProbe: { exec: { command: ['pg_isready', '-h', '127.0.0.1'] }, periodSeconds: 1 },
+                volumeMounts: [{ name: 'data', mountPath: '/data' }],
+              },
+            ],
+          },
+        },
+        volumeClaimTemplates: [
+          {
+            metadata: { name: 'data' },
+            spec: {
+              accessModes: ['ReadWriteOnce'],
+              storageClassName: 'linode-block-storage',
+              resources: { requests: { storage: '10Gi' } },
+            },
+          },
+        ],
+      },
+    });
+    const spec = specSchema.parse({
+      database: { namespace: home, kind: 'StatefulSet', workload: 'pg' },
+      target: { image: 'postgres:18' },
+    });
+    let found: ClusterFacts | null = null;
+    await expect
+      .poll(async () => (found = (await act('inspectCluster', { spec })).facts) !== null, { timeout: 30_000 })
+      .toBe(true);
+    found = (await act('inspectCluster', { spec })).facts;
+    if (found === null) throw new Error('no facts');
+    const { database } = found;
+    expect(database).toMatchObject({
+      volumeName: 'data',
+      pgdataEnv: '/data/pg',
+      superuser: 'postgres',
+      claim: { name: 'data-pg-0' },
+    });
+    const mine = { ...world, upgradeId: 'u0badf00d', startedAt: new Date().toISOString(), namespace: home };
+    const arg = { world: mine, spec, database, source: { ...source, dataDirectory: '/data/pg', preload: [] } };
+    const old: ServerRef = { role: 'source', pod: database.pod, superuser: 'postgres', host: null, port: 5432 };
+    await sqlText(kubeConfig, old, 'CREATE DATABASE precious', { write: true });
+    const before = (await kube.get('StatefulSet', database.workload)).spec;
+
+    await act('setReclaimPolicy', { world: mine, volume: database.volume, policy: 'Retain' });
+    await twice('haltDatabase', { world: mine, database });
+    const { first: claim } = await twice('replaceClaim', { world: mine, database, minBytes: 0 });
+    const { first: target } = await twice('deployTarget', arg);
+    const emptied = await act('emptyTarget', { world: mine, database, claim, target });
+    // The same name, another pod.
+    expect([emptied.pod.name, emptied.pod.uid === target.pod.uid]).toEqual([target.pod.name, false]);
+    expect(await sqlText(kubeConfig, emptied, `SHOW data_directory; SHOW listen_addresses`)).toBe('/data/pg\n\n');
+
+    await twice('restoreTemplate', { world: mine, database });
+    // As when a worker dies after it removed the new claim: the original volume carries a reference to the same name.
+    const at = { namespace: home, name: database.claim.name };
+    await kube.remove('PersistentVolumeClaim', at, claim.claimUid);
+    await expect.poll(() => kube.find('PersistentVolumeClaim', at), { timeout: 10_000 }).toBeUndefined();
+    await twice('rebindOriginal', { world: mine, database });
+    const original = await kube.get('PersistentVolume', { name: database.volume.pv });
+    expect(original.spec?.persistentVolumeReclaimPolicy).toBe('Retain');
+    expect((await kube.list('PersistentVolume')).map(({ metadata }) => metadata?.name)).not.toContain(claim.pv);
+    await twice('restartSource', { world: mine, database });
+    await act('restoreReclaimPolicy', { world: mine, volume: database.volume });
+    expect((await kube.get('StatefulSet', database.workload)).spec).toEqual(before);
+    expect(await sqlText(kubeConfig, old, `SELECT datname FROM pg_database WHERE datname = 'precious'`)).toBe(
+      'precious\n',
+    );
+    const { facts: after } = await act('inspectCluster', { spec });
+    expect(after?.database.volume).toEqual(database.volume);
+  }, 120_000);
+});

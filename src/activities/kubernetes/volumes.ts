@@ -56,7 +56,7 @@ export function createVolumeActivities(kube: Kube): Pick<
             metadata?.uid !== original?.pvUid &&
             (claim !== undefined
               ? spec.claimRef.uid === claim.metadata?.uid
-              : isYounger(metadata?.creationTimestamp, world)),
+              : isYounger(metadata?.creationTimestamp, world) && isProvisionedFor(metadata?.name, spec.claimRef.uid)),
         );
         for (const { metadata, spec } of ours) {
           if (spec?.persistentVolumeReclaimPolicy === 'Delete') continue;
@@ -354,4 +354,10 @@ async function createClaim(
 
 function isYounger(created: string | undefined, world: World): boolean {
   return created !== undefined && Date.parse(created) >= Date.parse(world.startedAt) - 5 * 60_000;
+}
+
+/** Whether the provisioner made the PV for that claim: its name holds the uid. One that a person made does not. */
+function isProvisionedFor(pv: string | undefined, claimUid: string | undefined): boolean {
+  const uid = claimUid?.replaceAll('-', '').slice(0, 16) ?? '';
+  return uid.length === 16 && pv?.replaceAll('-', '').includes(uid) === true;
 }
