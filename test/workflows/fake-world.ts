@@ -4,7 +4,7 @@
  */
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import { setTimeout as delay } from 'node:timers/promises';
-import { specSchema, type Spec } from '../../src/domain/spec.ts';
+import { specSchema } from '../../src/domain/spec.ts';
 import type { Artifact, DatabaseFact, FingerprintFact, RouteFact, ServiceFact } from '../../src/domain/facts.ts';
 import type { FailureType } from '../../src/domain/failures.ts';
 import type { Undo } from '../../src/domain/undo.ts';
@@ -552,5 +552,3 @@ function service(kind: ServiceFact['kind'], namespace: string, name: string, rep
     hpa: null,
   };
 }
-
-export type { Spec };

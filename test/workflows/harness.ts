@@ -1,7 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import type { WorkflowHandleWithStartDetails } from '@temporalio/client';
 import { Context } from '@temporalio/activity';
-import type { TestWorkflowEnvironment } from '@temporalio/testing';
 import {
   Runtime,
   Worker,
@@ -19,7 +18,7 @@ import { createWorld, type ActivityName, type FakeWorld, type Knobs } from './fa
 
 export type Handle = WorkflowHandleWithStartDetails<typeof upgradePostgres>;
 
-export const workflowsPath = fileURLToPath(new URL('../../src/workflows/index.ts', import.meta.url));
+const workflowsPath = fileURLToPath(new URL('../../src/workflows/index.ts', import.meta.url));
 
 const quiet = new DefaultLogger('ERROR');
 Runtime.install({ logger: quiet, telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } } });
@@ -175,4 +174,3 @@ export async function startHarness() {
 }
 
 export type Harness = Awaited<ReturnType<typeof startHarness>>;
-export type { TestWorkflowEnvironment };
