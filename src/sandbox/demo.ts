@@ -83,6 +83,7 @@ async function main(): Promise<ExitName> {
   const terminal: Terminal = {
     out: options.json ? process.stderr : process.stdout,
     yes: options.yes,
+    progress: '',
     by: userInfo().username || 'demo',
   };
   const interrupted = new Promise<never>((_, reject) => {

@@ -38,11 +38,14 @@ export interface Terminal {
   out: NodeJS.WriteStream;
   /** Approves every gate, in this name. */
   yes: boolean;
+  /** The line of measured progress that stands there now. */
+  progress: string;
   by: string;
 }
 
 export function say(terminal: Terminal, text = ''): void {
-  terminal.out.write(terminal.out.isTTY ? `${CLEAR_LINE}${text}\n` : `${text}\n`);
+  terminal.out.write(terminal.progress === '' ? `${text}\n` : `${CLEAR_LINE}${text}\n`);
+  terminal.progress = '';
 }
 
 const CLEAR_LINE = '\r\u001b[2K';
@@ -52,7 +55,10 @@ async function showProgress(session: Session, workflowId: string, terminal: Term
   if (!terminal.out.isTTY) return;
   const { activities } = await describeUpgrade(session, workflowId);
   const lines = activities.flatMap(({ progress }) => (progress === null ? [] : [progressText(progress)]));
-  terminal.out.write(CLEAR_LINE + style(terminal, 'dim', lines.join(' ').slice(0, terminal.out.columns - 1)));
+  const line = lines.join(' ').slice(0, terminal.out.columns - 1);
+  if (line === terminal.progress) return;
+  terminal.out.write(CLEAR_LINE + style(terminal, 'dim', line));
+  terminal.progress = line;
 }
 
 export function style(terminal: Terminal, format: Parameters<typeof styleText>[0], text: string): string {
