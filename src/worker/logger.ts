@@ -1,6 +1,5 @@
 import { DefaultLogger, type LogEntry, type LogLevel } from '@temporalio/worker';
 import { pino } from 'pino';
-import { redact } from '../domain/redact.ts';
 
 const levels = {
   TRACE: 'trace',
@@ -12,11 +11,14 @@ const levels = {
 
 /**
  * The logger of the worker, its activities, workflows and Temporal's core: one line an entry on stderr, as JSON or for
- * people. `secrets` are values that never appear, whatever an entry holds.
+ * people. Every line goes through `clean`, whatever an entry holds.
  */
-export function createLogger(options: { json: boolean; level: LogLevel; secrets: string[] }): DefaultLogger {
-  const secrets = options.secrets.filter((secret) => secret.length > 3);
-  const clean = (text: string) => redact(secrets.reduce((left, secret) => left.replaceAll(secret, '***'), text));
+export function createLogger(options: {
+  json: boolean;
+  level: LogLevel;
+  clean: (text: string) => string;
+}): DefaultLogger {
+  const { clean } = options;
   const log = pino(
     { level: 'trace', base: null, messageKey: 'message', formatters: { level: (label) => ({ level: label }) } },
     { write: (line: string) => process.stderr.write(clean(line)) },

@@ -1,4 +1,11 @@
-import { makeTelemetryFilterString, NativeConnection, Runtime, Worker, type LogLevel } from '@temporalio/worker';
+import {
+  makeTelemetryFilterString,
+  NativeConnection,
+  Runtime,
+  Worker,
+  type LogLevel,
+  type WorkerOptions,
+} from '@temporalio/worker';
 import { hostname } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { createActivities } from '../activities/index.ts';
@@ -9,6 +16,7 @@ import { UserError } from '../domain/exit-codes.ts';
 import { checkCloudflare, checkCluster, checkLinode } from './checks.ts';
 import { readWorkerConfig } from './config.ts';
 import { createLogger } from './logger.ts';
+import { cleaner, secretsNet } from './secrets.ts';
 import { loadTemporalConfig } from './temporal-config.ts';
 
 /**
@@ -31,7 +39,8 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
     process.env['TEMPORAL_API_KEY'] ?? '',
     config.notifyUrl ?? '',
   ];
-  const logger = createLogger({ json: options.json, level: options.level ?? 'INFO', secrets });
+  const clean = cleaner(secrets);
+  const logger = createLogger({ json: options.json, level: options.level ?? 'INFO', clean });
   installRuntime(logger, config.metrics);
 
   for (const check of await Promise.all([
@@ -49,11 +58,12 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
     const common = {
       connection,
       namespace,
+      interceptors: { activity: [secretsNet(clean)] },
       identity: `pgleap@${hostname()}:${process.pid}`,
       shutdownGraceTime: '5s',
       // An activity that does not listen must not keep a pod from ending.
       shutdownForceTime: '20s',
-    } as const;
+    } satisfies Partial<WorkerOptions>;
     const workers = await Promise.all([
       Worker.create({
         ...common,

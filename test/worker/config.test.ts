@@ -1,10 +1,15 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { inspect } from 'node:util';
+import { ApplicationFailure } from '@temporalio/common';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { DefaultLogger } from '@temporalio/worker';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { UserError } from '../../src/domain/exit-codes.ts';
 import { readWorkerConfig } from '../../src/worker/config.ts';
 import { createLogger } from '../../src/worker/logger.ts';
+import { cleaner, secretsNet } from '../../src/worker/secrets.ts';
 
 let folder: string;
 
@@ -97,11 +102,29 @@ describe('what is wrong', () => {
   });
 });
 
+test('no failure leaves an activity with one of the worker’s secrets', async () => {
+  const token = 't0ken-of-linode';
+  const cause = new Error(`GET /volumes with ${token}`);
+  const failure = ApplicationFailure.create({ message: `no ${token}`, details: [{ header: token }], cause });
+  const environment = new MockActivityEnvironment(
+    {},
+    { interceptors: [secretsNet(cleaner([token]))], logger: new DefaultLogger('ERROR') },
+  );
+  const caught: unknown = await environment
+    .run(() => Promise.reject(failure))
+    .then(
+      () => null,
+      (error: unknown) => error,
+    );
+  expect(caught).toMatchObject({ message: 'no ***', details: [expect.stringContaining('***')] });
+  expect(inspect(caught, { depth: 9, showHidden: true })).not.toContain(token);
+});
+
 describe('the log', () => {
   test.each([true, false])('never holds a token (JSON: %s)', (json) => {
     const written: string[] = [];
     const spy = vi.spyOn(process.stderr, 'write').mockImplementation((text) => written.push(String(text)) > 0);
-    const logger = createLogger({ json, level: 'INFO', secrets: ['t0ken-of-linode', ''] });
+    const logger = createLogger({ json, level: 'INFO', clean: cleaner(['t0ken-of-linode', '']) });
     logger.error('GET https://u:hunter2@api failed with t0ken-of-linode', {
       error: new Error('authorization: Bearer t0ken-of-linode'),
       workflowId: 'pgleap/db/postgres',
