@@ -89,6 +89,15 @@ export interface ObjectName {
   name: string;
 }
 
+/** One kind of request; without a namespace in all of them, or of an object that has none. */
+export interface Access {
+  verb: string;
+  group: string;
+  /** With its subresource, as `pods/exec`. */
+  resource: string;
+  namespace?: string;
+}
+
 export interface Kube {
   kc: KubeConfig;
   /** Throws NotFound. */
@@ -112,6 +121,8 @@ export interface Kube {
   remove(kind: Kind, at: ObjectName, uid: string, options?: { graceSeconds?: number }): Promise<void>;
   /** Any other path of the API, as JSON: versions, custom resources. undefined when it is not found. */
   read(path: string): Promise<unknown>;
+  /** Whether these credentials may do that; undefined when the server does not review access. */
+  allowed(access: Access): Promise<boolean | undefined>;
   /** A container's log; undefined when there is none (yet). */
   log(
     at: ObjectName,
@@ -235,6 +246,21 @@ export function createKube(kc: KubeConfig): Kube {
     read: async (path) => {
       const text = await orUndefined(call(HttpMethod.GET, path));
       return text === undefined ? undefined : JSON.parse(text);
+    },
+    async allowed({ resource, ...access }) {
+      const [name, subresource] = resource.split('/');
+      const body = {
+        apiVersion: 'authorization.k8s.io/v1',
+        kind: 'SelfSubjectAccessReview',
+        spec: {
+          resourceAttributes: { ...access, resource: name, ...(subresource === undefined ? {} : { subresource }) },
+        },
+      };
+      const path = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
+      const answer = await orUndefined(call(HttpMethod.POST, path, { body }));
+      if (answer === undefined) return undefined;
+      const review: { status?: { allowed?: boolean } } = JSON.parse(answer);
+      return review.status?.allowed === true;
     },
     async log(at, { container, tailLines, sinceTime, previous }) {
       const query = {

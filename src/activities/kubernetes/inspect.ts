@@ -6,6 +6,7 @@ import type { Spec } from '../../domain/spec.ts';
 import { majorOf, majorOfImage } from '../../domain/versions.ts';
 import { isFailure } from '../errors.ts';
 import { sqlJson } from '../postgres/psql.ts';
+import { accessChecks } from './access.ts';
 import type { Json, Kube, Resource } from './client.ts';
 import { envValue } from './env.ts';
 import { clusterUid, names, upgradeLabel } from './identity.ts';
@@ -54,6 +55,7 @@ async function inspect(kube: Kube, spec: Spec, checks: Check[], stop: Stop): Pro
   checks.push(...(await leftoverChecks(kube, ref)));
 
   const services = await inspectServices(kube, spec, ref, scalers, checks);
+  checks.push(...(await accessChecks(kube, ref, services)));
   const pod = await findPod(kube, workload, says, container.name, stop);
   const { claim, volume, mount } = await findStorage(kube, workloadSpec, spec, ref, container.name, checks, stop);
   checks.push(...(await otherUsersOf(kube, ref, claim.name, pod)));

@@ -1,0 +1,137 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { text } from 'node:stream/consumers';
+import { KubeConfig } from '@kubernetes/client-node';
+import { afterEach, describe, expect, test } from 'vitest';
+import { accessChecks } from '../../src/activities/kubernetes/access.ts';
+import { createKube } from '../../src/activities/kubernetes/client.ts';
+
+type Answer = { code: number; body: unknown; headers?: Record<string, string> };
+
+const closers: (() => Promise<unknown>)[] = [];
+
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+
+/** An API server that says whatever it is told to. */
+async function serve(answer: (request: IncomingMessage, body: string) => Answer) {
+  const server = createServer();
+  const respond = async (request: IncomingMessage, response: ServerResponse) => {
+    const { code, body, headers } = answer(request, await text(request));
+    response.writeHead(code, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body));
+  };
+  server.on('request', (request, response) => void respond(request, response));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  closers.push(() => new Promise((resolve) => server.close(resolve)));
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return createKube(configFor(`http://127.0.0.1:${address.port}`));
+}
+
+function configFor(server: string): KubeConfig {
+  const kubeConfig = new KubeConfig();
+  kubeConfig.loadFromOptions({
+    clusters: [{ name: 'test', server, skipTLSVerify: true }],
+    users: [{ name: 'test', token: 'secret-of-the-test' }],
+    contexts: [{ name: 'test', cluster: 'test', user: 'test' }],
+    currentContext: 'test',
+  });
+  return kubeConfig;
+}
+
+describe('the client', () => {
+  test.each([
+    [401, 'AccessDenied', true],
+    [403, 'AccessDenied', true],
+    [404, 'NotFound', true],
+    [409, 'Conflict', false],
+    [400, 'Refused', true],
+    [422, 'Refused', true],
+    [429, 'RateLimited', false],
+    [500, 'Unreachable', false],
+    [503, 'Unreachable', false],
+  ])('maps %i to %s, with the server’s words and no secrets', async (code, type, nonRetryable) => {
+    const kube = await serve(() => ({
+      code,
+      body: { kind: 'Status', message: 'because of reasons', reason: 'Some' },
+      headers: { 'retry-after': '7', 'set-cookie': 'hush' },
+    }));
+    const error: unknown = await kube.get('Pod', { namespace: 'a', name: 'b' }).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ type, nonRetryable, message: expect.stringContaining('because of reasons') });
+    expect(error).toMatchObject({ message: expect.stringContaining('GET /api/v1/namespaces/a/pods/b') });
+    if (code === 429) expect(error).toMatchObject({ nextRetryDelay: 7000 });
+    expect(JSON.stringify(error)).not.toMatch(/secret-of-the-test|hush/);
+  });
+
+  test('says where it looked when nobody answers', async () => {
+    const kube = createKube(configFor('http://127.0.0.1:9'));
+    await expect(kube.get('Namespace', { name: 'x' })).rejects.toMatchObject({
+      type: 'Unreachable',
+      message: expect.stringMatching(/127\.0\.0\.1:9 .*check the address/),
+    });
+  });
+
+  test('sends merge patches, conditional deletes and reads page by page', async () => {
+    const seen: string[] = [];
+    const kube = await serve(({ method, url, headers }, body) => {
+      seen.push(`${method} ${url} ${headers['content-type'] ?? ''} ${body}`);
+      const more = url?.includes('continue=') === false;
+      return {
+        code: 200,
+        body: { metadata: more ? { continue: 'next' } : {}, items: [{ metadata: { name: String(more) } }] },
+      };
+    });
+    await kube.patch('Deployment', { namespace: 'a', name: 'b' }, { spec: { replicas: 0 } });
+    await kube.remove('PersistentVolumeClaim', { namespace: 'a', name: 'b' }, 'the-uid');
+    expect(seen[0]).toMatch(/^PATCH .*application\/merge-patch\+json \{"spec":\{"replicas":0\}\}$/);
+    expect(seen[1]).toMatch(/^DELETE .*"preconditions":\{"uid":"the-uid"\}/);
+    const pods = await kube.list('Pod', { namespace: 'a', labels: 'app=x' });
+    expect(pods.map(({ metadata }) => metadata?.name)).toEqual(['true', 'false']);
+  });
+});
+
+describe('kube.access', () => {
+  const database = { kind: 'Deployment', namespace: 'databases', name: 'postgres', uid: 'u' } as const;
+  const site = {
+    kind: 'Deployment',
+    namespace: 'web',
+    name: 'site',
+    uid: 's',
+    replicas: 2,
+    suspended: null,
+    readOnly: false,
+    login: null,
+    hpa: null,
+  } as const;
+
+  async function reviewed(allow: (attributes: Record<string, string>) => boolean) {
+    const kube = await serve((_request, body) => {
+      const { spec } = JSON.parse(body);
+      return { code: 201, body: { status: { allowed: allow(spec.resourceAttributes) } } };
+    });
+    return await accessChecks(kube, database, [site]);
+  }
+
+  test('passes when all is allowed', async () => {
+    expect(await reviewed(() => true)).toMatchObject([{ id: 'kube.access', status: 'PASSED' }]);
+  });
+
+  test('names exactly what is missing', async () => {
+    const checks = await reviewed(
+      ({ verb, resource, subresource, namespace }) =>
+        !(verb === 'patch' && (resource === 'persistentvolumes' || namespace === 'web')) && subresource !== 'exec',
+    );
+    expect(checks).toMatchObject([
+      {
+        status: 'FAILED',
+        message:
+          'The worker’s user may not: patch persistentvolumes; get pods/exec in databases; patch deployments.apps in web.',
+      },
+    ]);
+  });
+
+  test('is skipped where the server does not review access', async () => {
+    const kube = await serve(() => ({ code: 404, body: {} }));
+    expect(await accessChecks(kube, database, [])).toMatchObject([{ status: 'SKIPPED' }]);
+  });
+});
