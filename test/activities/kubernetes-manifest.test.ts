@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
 import { editManifest } from '../../src/activities/kubernetes/manifest.ts';
 import type { DatabaseFact, SourceFacts } from '../../src/domain/facts.ts';
@@ -94,6 +95,13 @@ describe('editManifest', () => {
     expect(bare(file?.text)).toBe(bare(expected));
     expect(file?.text).toContain('metadata: { name: postgres-storage }   # as we like it');
     expect(file?.text).toContain('    name:   postgres\n');
+  });
+
+  test('does not repeat what stands before the first document', async () => {
+    const text = await readFile(new URL('../../examples/sandbox/postgres.yaml', import.meta.url), 'utf8');
+    const [file] = edit({ image: 'postgres:18' }, text);
+    const added = '          env:\n            - name: PGDATA\n              value: /var/lib/postgresql/data\n';
+    expect(file?.text.replace(added, '')).toBe(text.replace('postgres:16', 'postgres:18'));
   });
 
   test('merges the patch as the API server would', () => {

@@ -179,7 +179,11 @@ function setScalar(document: Document, map: YAMLMap, key: string, value: unknown
 function write(document: Document, text: string): string {
   const bare = document.clone();
   bare.commentBefore = null;
-  if (isMap(bare.contents)) bare.contents.commentBefore = null;
+  if (isMap(bare.contents)) {
+    bare.contents.commentBefore = null;
+    const first = bare.contents.items[0]?.key;
+    if (isScalar(first)) first.commentBefore = null;
+  }
   bare.comment = null;
   bare.directives = undefined;
   const indent = /^( +)\S/m.exec(text)?.[1]?.length ?? 2;
