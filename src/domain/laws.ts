@@ -1,5 +1,15 @@
 /** The laws that a workflow can check by itself, immediately before it does what cannot be taken back. */
+import { evidenceFor } from './evidence.ts';
+import type { GateName } from './phases.ts';
 import { gateRow, type UpgradeStatus } from './state.ts';
+
+/** Whether the gate was passed on the facts of now: a phase that was begun again since may have made others. */
+function isApproved(status: UpgradeStatus, gate: GateName): boolean {
+  const { state, evidence, openedAt } = gateRow(status, gate);
+  const facts = status.plan?.facts;
+  if (state !== 'approved' || !evidence || !facts) return false;
+  return evidence.hash === evidenceFor(gate, status, facts, openedAt ?? '').hash;
+}
 
 /** What is missing before the original volume may be replaced; empty when nothing is. */
 export function missingForReplace(status: UpgradeStatus): string[] {
@@ -12,7 +22,7 @@ export function missingForReplace(status: UpgradeStatus): string[] {
     missing.push('a trial import of that dump with an equal fingerprint');
   if (!cloneActive) missing.push('an active clone');
   if (!retained) missing.push('the original volume under Retain');
-  if (gateRow(status, 'replace').state !== 'approved') missing.push('an approval of gate replace');
+  if (!isApproved(status, 'replace')) missing.push('an approval of gate replace for what is there now');
   return missing;
 }
 
@@ -22,7 +32,7 @@ export function missingForReopen(status: UpgradeStatus): string[] {
   const missing: string[] = [];
   if (!verified?.equal) missing.push('a target whose fingerprint equals the source’s');
   if (restored?.import.unexpectedCount !== 0) missing.push('an import without unexpected errors');
-  if (gateRow(status, 'reopen').state !== 'approved') missing.push('an approval of gate reopen');
+  if (!isApproved(status, 'reopen')) missing.push('an approval of gate reopen for what is there now');
   return missing;
 }
 
@@ -30,6 +40,6 @@ export function missingForReopen(status: UpgradeStatus): string[] {
 export function missingForCleanup(status: UpgradeStatus): string[] {
   const missing: string[] = [];
   if (status.committedAt === null) missing.push('an upgrade past its commit point');
-  if (gateRow(status, 'cleanup').state !== 'approved') missing.push('an approval of gate cleanup');
+  if (!isApproved(status, 'cleanup')) missing.push('an approval of gate cleanup for what is there now');
   return missing;
 }

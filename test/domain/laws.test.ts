@@ -1,5 +1,6 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { evidenceFor } from '../../src/domain/evidence.ts';
 import { missingForCleanup, missingForReopen, missingForReplace } from '../../src/domain/laws.ts';
 import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
 import { undoOrder, type RegisteredUndo } from '../../src/domain/undo.ts';
@@ -38,7 +39,10 @@ function ready(): UpgradeStatus {
     last: false,
     done: false,
   });
-  for (const gate of status.gates) gate.state = 'approved';
+  for (const gate of status.gates) {
+    gate.state = 'approved';
+    gate.evidence = evidenceFor(gate.name, status, facts, '2026-01-01T00:00:00.000Z');
+  }
   return status;
 }
 
@@ -59,6 +63,10 @@ test.each<[string, (status: UpgradeStatus) => void]>([
   ['a clone that is not active', (status) => (status.gathered.cloneActive = false)],
   ['a volume that is not retained', (status) => (status.undo[0]!.done = true)],
   ['no approval', (status) => (gateRow(status, 'replace').state = 'open')],
+  [
+    'an approval for another clone',
+    (status) => (status.gathered.clone = { id: 2, label: 'copy', sizeGb: 10, region: 'eu' }),
+  ],
 ])('replace is refused with %s', (_what, spoil) => {
   const status = ready();
   spoil(status);
