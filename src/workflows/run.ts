@@ -50,6 +50,8 @@ export interface Run {
   resolved: Resolved | null;
   /** Configuration texts on their way from source to target: too long for `status`. */
   settings: SavedSettings | null;
+  /** uid of the target's pod whose content was proven. */
+  verifiedPod: string | null;
   journalBegun: boolean;
   journalBusy: boolean;
   /** Notifications under way: the workflow ends after them. */
@@ -68,6 +70,7 @@ export function newRun(): Run {
     gathered: status.gathered,
     resolved: null,
     settings: null,
+    verifiedPod: null,
     journalBegun: false,
     journalBusy: false,
     untold: 0,

@@ -102,7 +102,7 @@ export function createWorld(knobs: Knobs) {
     originalVolume: true,
   });
   const state = old();
-  const target = { fenced: true, rows: null as string | null };
+  const target = { fenced: true, pod: 'uid-pod-new', rows: null as string | null };
   let candidateRows: string | null = null;
   /** Content of the source, as one word; a test that changes it is a service that still writes. */
   let content = 'rows-v1';
@@ -273,8 +273,8 @@ export function createWorld(knobs: Knobs) {
     deployTarget: async () => {
       registered('restoreTemplate');
       law(state.claim === 'new', 'the target starts on the new volume only');
+      if (state.image !== 'postgres:18') target.rows = '';
       state.image = 'postgres:18';
-      target.rows = '';
       return server('target');
     },
     emptyTarget: async () => {
@@ -282,11 +282,12 @@ export function createWorld(knobs: Knobs) {
       target.rows = '';
       return server('target');
     },
-    sweepTarget: async () => {
+    sweepTarget: async ({ target: asked }) => {
+      law(asked.pod.uid === target.pod, 'the target is asked in its pod of now');
       law(target.rows === content, 'the target is proven before it is swept');
     },
     openTarget: async () => {
-      law(target.rows === content, 'the target equals the source before it is opened');
+      law(target.rows === content || !target.fenced, 'the target equals the source before it is opened');
       law(approvals.has('reopen'), 'gate reopen is approved before the target is opened');
       law(journal.committed, 'the commit point is journalled before it is passed');
       target.fenced = false;
@@ -525,7 +526,7 @@ export function createWorld(knobs: Knobs) {
   };
 
   function server(role: 'target') {
-    const pod = { namespace, name: 'postgres-1', uid: 'uid-pod-new', container: 'postgres' };
+    const pod = { namespace, name: 'postgres-1', uid: target.pod, container: 'postgres' };
     return { role, pod, superuser: 'postgres', host: null, port: 5432 } as const;
   }
 }

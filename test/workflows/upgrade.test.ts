@@ -223,6 +223,36 @@ describe.concurrent('upgraded', () => {
   });
 });
 
+describe.concurrent('a target whose pod was replaced at gate reopen', () => {
+  test('is verified again before it is opened', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
+    await upgrade.until((seen) => gateRow(seen, 'reopen').state === 'open');
+    upgrade.world.target.pod = 'uid-pod-replaced';
+    const before = positions(upgrade.world.order, 'fingerprint').length;
+    await upgrade.answer('reopen');
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(positions(upgrade.world.order, 'fingerprint')).toHaveLength(before + 1);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
+  test('and has lost rows parks while there is a way back', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
+    await upgrade.until((seen) => gateRow(seen, 'reopen').state === 'open');
+    upgrade.world.target.pod = 'uid-pod-replaced';
+    upgrade.world.target.rows = 'lost';
+    await upgrade.answer('reopen');
+    const { park } = await upgrade.parked();
+    expect(park).toMatchObject({
+      phase: 'reopen',
+      type: 'FingerprintDiffers',
+      options: ['retry', 'rollback', 'abort'],
+    });
+    await upgrade.resolve('rollback');
+    expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
+    oldWorldStands(upgrade);
+  });
+});
+
 describe.concurrent('rolled back', () => {
   test.each(['begin', 'replace', 'reopen'] as const)('a no at gate %s puts the old world back', async (gate) => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, [gate]: {} } } });

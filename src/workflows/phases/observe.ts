@@ -1,7 +1,7 @@
 /**
  * observe: services work with the target, before visitors come back.
  *
- * 1. Watch for the spec's time.
+ * 1. Begun again: the target in its pod of now. Watch for the spec's time.
  * 2. Each service ready, its log free of database errors; who is connected; query times beside those of the source.
  *
  * Undone by: nothing; it only reads.
@@ -9,13 +9,15 @@
  */
 import { ApplicationFailure, sleep } from '@temporalio/workflow';
 import { milliseconds } from '../../domain/duration.ts';
-import type { ObservedFact } from '../../domain/state.ts';
+import { phaseRow, type ObservedFact } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { openTarget } from './reopen.ts';
 import { all, needed, note, now, resolved, type Run } from '../run.ts';
 
 export async function observe(run: Run): Promise<void> {
   const { spec } = resolved(run);
   const since = run.status.downtime.to ?? now();
+  if (phaseRow(run.status, 'observe').tries > 1) await openTarget(run);
   await sleep(Math.max(milliseconds(spec.observe), 1), { summary: 'watch services' });
   const observed = await look(run, since);
   run.gathered.observed = observed;

@@ -1,38 +1,36 @@
 /**
  * reopen: the commit point.
  *
- * 1. Look once more whether the target may be opened; remove what the import left beside PGDATA.
- * 2. From here on rollback would lose writes: noted in state and journal before it is true.
- * 3. The target restarts with its lasting settings, its fence lifted, everything synced to disk.
+ * 1. Look once more whether the target may be opened. A pod that is not the one that was verified is verified again: until
+ *    now the target runs without fsync, and a node that crashed may have lost what it held.
+ * 2. Remove what the import left beside PGDATA.
+ * 3. From here on rollback would lose writes: noted in state and journal before it is true.
+ * 4. The target restarts with its lasting settings, its fence lifted, everything synced to disk.
  *
- * Undone by: nothing any more. Until step 2, everything; after it the original volume and the clone are still kept.
+ * Undone by: nothing any more. Until step 3, everything; after it the original volume and the clone are still kept.
  * Killed here: a template in its lasting form is found as such.
  */
 import { ApplicationFailure, CancellationScope, CancelledFailure } from '@temporalio/workflow';
 import { missingForReopen } from '../../domain/laws.ts';
 import { act } from '../activities.ts';
-import { database, needed, note, now, resolved, show, type Run } from '../run.ts';
+import { fencedTarget } from './deploy.ts';
+import { verify } from './verify.ts';
+import { database, note, now, resolved, show, type Run } from '../run.ts';
 
 export async function reopen(run: Run): Promise<void> {
-  const { world, spec, plan } = resolved(run);
+  const { world } = resolved(run);
   const missing = missingForReopen(run.status);
   if (missing.length > 0) {
     throw ApplicationFailure.nonRetryable(`The target is not opened without ${missing.join(', ')}.`, 'Refused');
   }
   if (run.status.committedAt === null) {
-    await act('sweepTarget', 'clear the target of scratch files', {
-      world,
-      target: needed(run.gathered.target, 'the target'),
-    });
+    const target = await fencedTarget(run);
+    if (target.pod.uid !== run.verifiedPod) await verify(run);
+    await act('sweepTarget', 'clear the target of scratch files', { world, target });
     commit(run);
   }
   await act('journalCommit', 'journal: the commit point', { world });
-  run.gathered.target = await act('openTarget', 'lift the fence of the target', {
-    world,
-    spec,
-    database: database(run),
-    source: plan.facts.source,
-  });
+  await openTarget(run);
   note(run, 'reopen', 'the target takes logins, with its lasting settings');
 }
 
@@ -41,4 +39,15 @@ function commit(run: Run): void {
   if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('stopped before the commit point');
   run.status.committedAt = now();
   show(run);
+}
+
+/** The open target, in its pod of now: opened if need be, and found again when its pod was replaced. */
+export async function openTarget(run: Run): Promise<void> {
+  const { world, spec, plan } = resolved(run);
+  run.gathered.target = await act('openTarget', 'the target, open', {
+    world,
+    spec,
+    database: database(run),
+    source: plan.facts.source,
+  });
 }

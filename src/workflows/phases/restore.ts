@@ -10,6 +10,7 @@
  */
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { fencedTarget } from './deploy.ts';
 import { failOnImportErrors } from './trial.ts';
 import { all, database, needed, note, onArtifacts, resolved, type Run } from '../run.ts';
 
@@ -22,7 +23,7 @@ export async function restore(run: Run): Promise<void> {
       world,
       database: database(run),
       claim: needed(gathered.newClaim, 'the new claim'),
-      target: needed(gathered.target, 'the target'),
+      target: await fencedTarget(run),
     });
   }
   const server = needed(gathered.target, 'the target');

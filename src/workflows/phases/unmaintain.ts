@@ -8,7 +8,9 @@
  * Undone by: nothing; this puts back what maintain and quiesce changed.
  * Killed here: a route that is as it was is found as such.
  */
+import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { openTarget } from './reopen.ts';
 import { look } from './observe.ts';
 import { all, note, now, resolved, type Run } from '../run.ts';
 
@@ -39,6 +41,7 @@ export async function unmaintain(run: Run): Promise<void> {
   });
   for (const missed of run.gathered.missedRuns) run.status.notes.push(`A CronJob missed a run: ${missed}`);
 
+  if (phaseRow(run.status, 'unmaintain').tries > 1) await openTarget(run);
   run.gathered.observed = await look(run, now());
   note(run, 'unmaintain', `${plan.facts.routes.length} routes and ${cronJobs.length} CronJobs as they were`);
 }

@@ -1,8 +1,9 @@
 /**
  * verify: the target equals the source.
  *
- * 1. Its fingerprint, kept in the artifact store and compared with the source's.
- * 2. Nobody else is connected.
+ * 1. Begun again: the target in its pod of now.
+ * 2. Its fingerprint, kept in the artifact store and compared with the source's.
+ * 3. Nobody else is connected.
  *
  * Undone by: nothing of its own; it only reads.
  * Killed here: the detached fingerprint is found again.
@@ -11,15 +12,21 @@ import { ApplicationFailure } from '@temporalio/workflow';
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
 import { again, keep } from './backup.ts';
+import { fencedTarget } from './deploy.ts';
 import { needed, note, onArtifacts, resolved, type Run } from '../run.ts';
 
 export async function verify(run: Run): Promise<void> {
   const { world } = resolved(run);
   const { tries } = phaseRow(run.status, 'verify');
-  const server = needed(run.gathered.target, 'the target');
+  const server = tries > 1 ? await fencedTarget(run) : needed(run.gathered.target, 'the target');
 
-  const fingerprint = await act('fingerprint', 'fingerprint of the target', { world, server, name: `target-${tries}` });
-  const b = await keep(run, server.pod, fingerprint, `fingerprint-target${again(tries)}.txt`);
+  const fingerprint = await act('fingerprint', 'fingerprint of the target', {
+    world,
+    server,
+    name: `target-${tries}-${server.pod.uid.slice(0, 8)}`,
+  });
+  const before = run.gathered.artifacts.filter(({ name }) => name.startsWith('fingerprint-target')).length;
+  const b = await keep(run, server.pod, fingerprint, `fingerprint-target${again(before + 1)}.txt`);
   const a = needed(run.gathered.sourceFingerprintArtifact, 'the source’s fingerprint');
   const comparison = await onArtifacts(run, 'compareFingerprints', 'compare target and source', { world, a, b });
   if (!comparison.equal) {
@@ -36,6 +43,7 @@ export async function verify(run: Run): Promise<void> {
     );
   }
   run.gathered.verified = { fingerprint, equal: comparison.equal };
+  run.verifiedPod = server.pod.uid;
   note(
     run,
     'verify',
