@@ -95,7 +95,6 @@ function reopen(status: UpgradeStatus, now: string): Parts {
   return {
     facts: [
       item('plan', status.plan?.hash ?? ''),
-      item('target pod', target?.pod.name ?? ''),
       item('source fingerprint', sourceFingerprint?.sha512 ?? ''),
       item('target fingerprint', verified?.fingerprint.sha512 ?? ''),
       item('fingerprints equal', verified?.equal ?? false),
@@ -115,6 +114,8 @@ function reopen(status: UpgradeStatus, now: string): Parts {
       ),
     ],
     shown: [
+      // Not hashed: the same data in a pod of another name is what was approved.
+      item('target pod', target?.pod.name ?? ''),
       item('down so far', seconds(downtimeSeconds(status, now))),
       item('after this', 'services write to the target; going back would lose what they write'),
     ],

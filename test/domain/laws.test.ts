@@ -83,6 +83,13 @@ test('reopen and cleanup are refused without theirs', () => {
   expect(missingForCleanup(status)).toHaveLength(2);
 });
 
+test('a target whose pod was replaced after the approval may still be opened', () => {
+  const status = ready();
+  const pod = { namespace: 'databases', name: 'postgres-1', uid: 'u9', container: 'postgres' };
+  status.gathered.target = { role: 'target', pod, superuser: 'postgres', host: null, port: 5432 };
+  expect(missingForReopen(status)).toEqual([]);
+});
+
 test('undo runs backwards, `last` ones at the end, and equal neighbours together', () => {
   const activities = ['removeScratch', 'restoreRoute', 'restoreService', 'liftSourceFence'] as const;
   const undo = fc.record({ activity: fc.constantFrom(...activities), last: fc.boolean(), done: fc.boolean() });
