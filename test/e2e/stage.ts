@@ -12,6 +12,7 @@ import { connect, countWorkers, type Session } from '../../src/client/connection
 import { readSpecFile } from '../../src/client/spec-file.ts';
 import { startTemporal } from '../../src/client/temporal-server.ts';
 import { describeUpgrade, findUpgrade, sendMessage, startUpgrade, upgradeStatus } from '../../src/client/upgrades.ts';
+import { UserError } from '../../src/domain/exit-codes.ts';
 import type { GateName } from '../../src/domain/phases.ts';
 import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
 import type { SandboxAddress } from '../../src/sandbox/sandbox.ts';
@@ -141,12 +142,23 @@ async function follow(
   reached: (status: UpgradeStatus) => boolean,
 ): Promise<UpgradeStatus> {
   for (;;) {
-    const status = await upgradeStatus(stage.session, workflowId);
+    const status = await patiently(() => upgradeStatus(stage.session, workflowId));
     if (reached(status)) return status;
     const { park, stage: is } = status;
     if (park !== null) throw new Error(`parked in ${park.phase} before ${what}: ${park.type}: ${park.message}`);
     if (is === 'ended') throw new Error(`ended before ${what}: ${status.ending?.why ?? ''}`);
     await sleep(200);
+  }
+}
+
+/** Temporal goes on asking a killed worker for some seconds; the command's patience is shorter than that. */
+async function patiently<T>(request: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await request();
+    } catch (error) {
+      if (!(error instanceof UserError && error.exit === 'noWorker') || attempt === 6) throw error;
+    }
   }
 }
 
@@ -159,7 +171,7 @@ export async function answer(
 ): Promise<UpgradeStatus> {
   const status = await reachGate(stage, workflowId, name);
   const evidence = openGate(status)?.evidence?.hash ?? '';
-  await sendMessage(stage.session, workflowId, message, { gate: name, by: 'e2e', evidence });
+  await patiently(() => sendMessage(stage.session, workflowId, message, { gate: name, by: 'e2e', evidence }));
   return status;
 }
 

@@ -55,7 +55,10 @@ async function showProgress(session: Session, workflowId: string, terminal: Term
   if (!terminal.out.isTTY) return;
   const { activities } = await describeUpgrade(session, workflowId);
   const lines = activities.flatMap(({ progress }) => (progress === null ? [] : [progressText(progress)]));
-  const line = lines.join(' ').slice(0, terminal.out.columns - 1);
+  const line = lines
+    .sort()
+    .join(' ')
+    .slice(0, terminal.out.columns - 1);
   if (line === terminal.progress) return;
   terminal.out.write(CLEAR_LINE + style(terminal, 'dim', line));
   terminal.progress = line;
@@ -97,6 +100,17 @@ export async function narrate(
     }
     await showProgress(session, workflowId, terminal);
     await sleep(250);
+  }
+}
+
+/** A busy machine or a restarted worker may be silent for longer than one question waits: a minute is a reason to give up. */
+async function askPatiently(session: Session, workflowId: string): Promise<UpgradeStatus> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await upgradeStatus(session, workflowId);
+    } catch (error) {
+      if (!(error instanceof UserError && error.exit === 'noWorker') || attempt === 6) throw error;
+    }
   }
 }
 
