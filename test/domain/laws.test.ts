@@ -28,7 +28,7 @@ function ready(): UpgradeStatus {
   status.gathered.sourceUnchanged = true;
   status.gathered.trial = { dump: 'd', import: imported, fingerprint, equal: true, logins: { tried: 1, failed: [] } };
   status.gathered.cloneActive = true;
-  status.gathered.restored = { import: imported, carried: [] };
+  status.gathered.restored = { import: { ...imported }, carried: [] };
   status.gathered.verified = { fingerprint, equal: true };
   status.undo.push({
     id: 'prepare/retain',
