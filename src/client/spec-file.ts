@@ -1,7 +1,7 @@
 /** Reads `upgrade.yaml` into what the workflow takes; every problem names file, line, column, place and remedy. */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { isMap, isNode, isScalar, LineCounter, parseDocument, type Document } from 'yaml';
+import { isMap, isNode, isScalar, LineCounter, parseAllDocuments, parseDocument, type Document } from 'yaml';
 import { UserError } from '../domain/exit-codes.ts';
 import { specSchema, type Spec } from '../domain/spec.ts';
 import { pathText, specProblems, type SpecProblem } from '../domain/spec-problems.ts';
@@ -23,6 +23,7 @@ export async function readSpecFile(file: string): Promise<SpecFile> {
   if (mistake) throw invalid([`${place(file, lines, mistake.pos[0])}: ${mistake.message.slice(0, 200)}`]);
   const written: unknown = document.toJS();
   const input = await inlineManifests(file, written);
+  refuseSecrets(input);
   const parsed = specSchema.safeParse(input);
   if (parsed.success && isRecord(input)) return { input, spec: parsed.data };
   const problems = parsed.success ? [] : specProblems(parsed.error, input);
@@ -72,6 +73,47 @@ async function inlineManifests(file: string, input: unknown): Promise<unknown> {
     }),
   );
   return { ...input, database: { ...database, manifests: inlined } };
+}
+
+/** What is sent stays in Temporal's history: throws UserError naming every place that holds a secret, never the secret. */
+function refuseSecrets(input: unknown): void {
+  const database = isRecord(input) ? input['database'] : undefined;
+  const target = isRecord(input) ? input['target'] : undefined;
+  const manifests = isRecord(database) && Array.isArray(database['manifests']) ? database['manifests'] : [];
+  const found = isRecord(target) ? secretsIn(target['patch']).map((what) => `target.patch: ${what}`) : [];
+  for (const manifest of manifests) {
+    if (!isRecord(manifest) || typeof manifest['text'] !== 'string') continue;
+    const documents = parseAllDocuments(manifest['text'], { prettyErrors: false });
+    for (const document of Array.isArray(documents) ? documents : []) {
+      // A file that is no YAML is not edited either; the worker says so.
+      if (document.errors.length > 0) continue;
+      found.push(...secretsIn(document.toJS()).map((what) => `${String(manifest['name'])}: ${what}`));
+    }
+  }
+  if (found.length === 0) return;
+  throw invalid(
+    found.map(
+      (what) =>
+        `${what}. It would stay in Temporal’s history: keep it in a Secret, in a file of its own that is not listed`,
+    ),
+  );
+}
+
+const secretName = /PASS|PWD|SECRET|TOKEN|CREDENTIAL|(?:API|PRIVATE|ACCESS|ENCRYPTION|SIGNING)_?KEY|CONNINFO|DSN/i;
+
+function secretsIn(value: unknown): string[] {
+  if (Array.isArray(value)) return value.flatMap(secretsIn);
+  if (!isRecord(value)) return [];
+  const { kind, name, value: literal } = value;
+  if (kind === 'Secret' && (isRecord(value['data']) || isRecord(value['stringData'])))
+    return ['a Secret with its data'];
+  // As in a container's env: a name with a literal value.
+  if (typeof name === 'string' && typeof literal === 'string' && literal !== '') {
+    const byUrl = /:\/\/[^\s:/@]+:[^\s@]+@/.test(literal);
+    if (byUrl || (secretName.test(name) && !/_(?:FILE|PATH|METHOD)$/i.test(name)))
+      return [`a literal value of ${name}`];
+  }
+  return Object.values(value).flatMap(secretsIn);
 }
 
 async function readText(file: string, what: string): Promise<string> {
