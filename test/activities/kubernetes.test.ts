@@ -8,6 +8,7 @@ import { DefaultLogger } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
 import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
+import { killJob, pollJob, startJob } from '../../src/activities/kubernetes/jobs.ts';
 import { listJournals } from '../../src/activities/kubernetes/journal.ts';
 import { sqlText } from '../../src/activities/postgres/psql.ts';
 import type { ClusterFacts, NewClaimFact, ServerRef, ServiceFact, SourceFacts, World } from '../../src/domain/facts.ts';
@@ -349,6 +350,20 @@ describe('an upgrade that is rolled back', () => {
     expect(next.pod.uid).not.toBe(first.pod.uid);
     const fresh = { ...server, pod: next.pod };
     expect(await sqlText(kubeConfig, fresh, `SELECT count(*) FROM pg_database WHERE datname = 'leftover'`)).toBe('0\n');
+  });
+
+  test('ends a job without the server taking it for a crashed backend', async () => {
+    const at = { namespace, name: `pgleap-${world.upgradeId}-candidate` };
+    const pod = { ...at, uid: '', container: 'postgres' };
+    await startJob(kubeConfig, pod, { name: 'doomed', script: 'sh -c "sleep 60; true" | (sleep 61; true)' });
+    await expect.poll(async () => (await pollJob(kubeConfig, pod, 'doomed')).state).toBe('running');
+    await killJob(kubeConfig, pod, 'doomed');
+    expect((await pollJob(kubeConfig, pod, 'doomed')).state).toBe('done');
+    const server: ServerRef = { role: 'candidate', pod, superuser: 'shop', host: null, port: 5432 };
+    expect(await sqlText(kubeConfig, server, 'SELECT 1')).toBe('1\n');
+    expect(await kube.log(at, { container: 'postgres' })).not.toMatch(
+      /terminated by signal|other active server processes/,
+    );
   });
 
   test('refuses an image that is not there, naming it', async () => {
