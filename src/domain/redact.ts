@@ -14,3 +14,12 @@ export function redact(text: string): string {
       '$1***',
     );
 }
+
+/** Whether the value of a server's setting is better never read: extensions and applications keep keys in settings, too. */
+export function mayHoldSecret(name: string, value: string): boolean {
+  // Only names the way of hashing.
+  if (name.toLowerCase() === 'password_encryption') return false;
+  if (/conninfo|passphrase|passw|pwd|secret|token|credential|jwt|keys?$/i.test(name)) return true;
+  const line = `${name} = '${value}'`;
+  return redact(line) !== line;
+}

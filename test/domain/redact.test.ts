@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { redact } from '../../src/domain/redact.ts';
+import { mayHoldSecret, redact } from '../../src/domain/redact.ts';
 
 test.each([
   'could not connect to postgres://shop:hunter2@postgres.databases:5432/shop',
@@ -20,3 +20,21 @@ test('leaves ordinary words alone', () => {
     'FATAL: password authentication failed for user "shop"; token bucket is empty; 3 secrets found at 10:15:02';
   expect(redact(text)).toBe(text);
 });
+
+test.each([
+  ['app.settings.jwt_secret', 'x'],
+  ['app.encryption_key', 'x'],
+  ['vault.keys', 'x'],
+  ['primary_conninfo', 'host=a'],
+  ['ssl_passphrase_command', 'echo x'],
+  ['app.upstream', 'postgres://a:b@c/d'],
+])('%s may hold a secret', (name, value) => expect(mayHoldSecret(name, value)).toBe(true));
+
+test.each([
+  ['work_mem', '5MB'],
+  ['password_encryption', 'md5'],
+  ['ssl_key_file', '/certs/tls.key'],
+  ['krb_server_keyfile', '/etc/krb5.keytab'],
+  ['tcp_keepalives_idle', '60'],
+  ['log_line_prefix', '%m [%p] '],
+])('%s holds none', (name, value) => expect(mayHoldSecret(name, value)).toBe(false));

@@ -1,6 +1,6 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { CarriedItem, ServerRef, World } from '../../domain/facts.ts';
-import { redact } from '../../domain/redact.ts';
+import { mayHoldSecret } from '../../domain/redact.ts';
 import { fail, isFailure, messageOf } from '../errors.ts';
 import { execInPod } from '../kubernetes/exec.ts';
 import type { PostgresActivities, SavedSettings } from '../types.ts';
@@ -33,10 +33,7 @@ const sslFiles = new Set([
 
 /** Never stored and never carried, whatever their value. */
 function refusal(name: string, value: string): string | null {
-  if (
-    /conninfo|passphrase|passw|secret|token|api_?key/i.test(name) ||
-    redact(`${name} = '${value}'`) !== `${name} = '${value}'`
-  ) {
+  if (mayHoldSecret(name, value)) {
     return 'it may hold a secret; set it on the target by hand';
   }
   if (
