@@ -4,7 +4,7 @@ import type { GateName } from './phases.ts';
 import { gateRow, type UpgradeStatus } from './state.ts';
 
 /** Whether the gate was passed on the facts of now: a phase that was begun again since may have made others. */
-function isApproved(status: UpgradeStatus, gate: GateName): boolean {
+export function isApproved(status: UpgradeStatus, gate: GateName): boolean {
   const { state, evidence, openedAt } = gateRow(status, gate);
   const facts = status.plan?.facts;
   if (state !== 'approved' || !evidence || !facts) return false;

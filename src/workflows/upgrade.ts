@@ -19,6 +19,7 @@ import {
 } from '@temporalio/workflow';
 import { whyNoRollback } from '../domain/decide.ts';
 import { milliseconds } from '../domain/duration.ts';
+import { isApproved } from '../domain/laws.ts';
 import { phaseRow, recordAttempt, type UpgradeResult } from '../domain/state.ts';
 import { act } from './activities.ts';
 import { gate } from './gates.ts';
@@ -93,6 +94,8 @@ async function runbook(run: Run, input: unknown): Promise<void> {
     phase(run, 'clone', clone),
     condition(() => run.gathered.clone !== null).then(() => gate(run, 'replace')),
   ]);
+  // A clone that had to be begun anew is another one than was approved.
+  while (!isApproved(run.status, 'replace')) await gate(run, 'replace');
   await phase(run, 'replace', replace);
   await phase(run, 'deploy', deploy);
   await phase(run, 'restore', restore);

@@ -104,6 +104,7 @@ export function createWorld(knobs: Knobs) {
   const state = old();
   const target = { fenced: true, pod: 'uid-pod-new', rows: null as string | null };
   let candidateRows: string | null = null;
+  let clones = 0;
   /** Content of the source, as one word; a test that changes it is a service that still writes. */
   let content = 'rows-v1';
   const dumps = new Map<string, string>();
@@ -369,7 +370,8 @@ export function createWorld(knobs: Knobs) {
       registered('removeClone');
       law(state.source === 'stopped', 'the original volume is at rest before it is cloned');
       state.clone = 'creating';
-      return { id: 4713, label, sizeGb: 10, region: 'eu' };
+      clones += 1;
+      return { id: 4712 + clones, label, sizeGb: 10, region: 'eu' };
     },
     awaitClone: async () => {
       state.clone = 'active';

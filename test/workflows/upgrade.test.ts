@@ -134,6 +134,22 @@ describe.concurrent('upgraded', () => {
     expect(upgrade.world.broken).toEqual([]);
   });
 
+  test('a clone that is made anew after the approval is asked about again', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, replace: {} } } });
+    const clone = upgrade.world.hold('awaitClone');
+    await clone.arrived;
+    upgrade.world.failOn('awaitClone', 'NotFound');
+    await upgrade.answer('replace');
+    clone.release();
+    await upgrade.parked();
+    await upgrade.resolve('retry');
+    await upgrade.until((status) => gateRow(status, 'replace').state === 'open');
+    expect(upgrade.world.order).not.toContain('replaceClaim');
+    await upgrade.answer('replace');
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
   test('a rehearsal predicts the downtime, and its candidate is emptied before the trial', async () => {
     const upgrade = await harness.start({ spec: { rehearse: true, gates: { ...allAuto, begin: {} } } });
     const status = await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open');

@@ -19,11 +19,11 @@ import { database, note, now, resolved, show, type Run } from '../run.ts';
 
 export async function reopen(run: Run): Promise<void> {
   const { world } = resolved(run);
-  const missing = missingForReopen(run.status);
-  if (missing.length > 0) {
-    throw ApplicationFailure.nonRetryable(`The target is not opened without ${missing.join(', ')}.`, 'Refused');
-  }
   if (run.status.committedAt === null) {
+    const missing = missingForReopen(run.status);
+    if (missing.length > 0) {
+      throw ApplicationFailure.nonRetryable(`The target is not opened without ${missing.join(', ')}.`, 'Refused');
+    }
     const target = await fencedTarget(run);
     if (target.pod.uid !== run.verifiedPod) await verify(run);
     await act('sweepTarget', 'clear the target of scratch files', { world, target });
