@@ -8,10 +8,15 @@ import type { Progress } from './types.ts';
  */
 
 /** Of each running activity: what it measured last, and when the upgrade was told. */
-const measured = new WeakMap<Context, { progress: Progress | undefined; toldAt: number }>();
+const measured = new WeakMap<Context, { progress: Progress | undefined; toldAt: number; beganAt: number }>();
 
 /** A signal is an event in the history for good: the upgrade is told of long work only, and seldom. */
 const tellEveryMs = 15_000;
+/**
+ * The longer it takes, the more seldom: an execution takes 10,000 signals and 50,000 events at most, then no answer of a
+ * person's would reach it either. Three days of work are some 350 signals so.
+ */
+const tellEveryPart = 0.02;
 
 /**
  * Heartbeats when this runs as an activity that has a heartbeat timeout. Without an argument it repeats the progress that
@@ -20,12 +25,14 @@ const tellEveryMs = 15_000;
 export function beat(progress?: Progress): void {
   const context = asyncLocalStorage.getStore();
   if (context?.info.heartbeatTimeoutMs === undefined) return;
-  const known = measured.get(context) ?? { progress: undefined, toldAt: Date.now() };
+  const known = measured.get(context) ?? { progress: undefined, toldAt: Date.now(), beganAt: Date.now() };
   measured.set(context, known);
   known.progress = progress ?? known.progress;
   context.heartbeat(known.progress);
-  if (progress === undefined || Date.now() - known.toldAt < tellEveryMs) return;
-  known.toldAt = Date.now();
+  const now = Date.now();
+  const interval = Math.max(tellEveryMs, (now - known.beganAt) * tellEveryPart);
+  if (progress === undefined || now - known.toldAt < interval) return;
+  known.toldAt = now;
   void tellUpgrade(context, progress);
 }
 
@@ -38,6 +45,11 @@ async function tellUpgrade(context: Context, progress: Progress): Promise<void> 
   } catch (error) {
     context.log.debug('the upgrade could not be told of progress', { error: String(error) });
   }
+}
+
+/** Whether this runs as an activity that heartbeats: one that waits, and may wait out an outage instead of failing. */
+export function mayWait(): boolean {
+  return asyncLocalStorage.getStore()?.info.heartbeatTimeoutMs !== undefined;
 }
 
 /** Aborted when the activity is cancelled; undefined outside of Temporal. */

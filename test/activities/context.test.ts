@@ -34,6 +34,22 @@ test('long work tells its upgrade of progress, seldom; short work never does', a
   expect(signals).toEqual([['progress', progress(3)]]);
 });
 
+test('days of work leave room in the history for people', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  const { signals, client } = listener();
+  const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 }, { client });
+  await environment.run(async () => {
+    for (let second = 0; second < 3 * 86_400; second += 5) {
+      beat(progress(second));
+      vi.advanceTimersByTime(5000);
+    }
+    await Promise.resolve();
+  });
+  vi.useRealTimers();
+  expect(signals.length).toBeGreaterThan(100);
+  expect(signals.length).toBeLessThan(500);
+});
+
 test('a mere sign of life repeats the progress that was measured last', async () => {
   const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 });
   const beats: unknown[] = [];
