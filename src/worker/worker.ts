@@ -60,6 +60,8 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
       namespace,
       interceptors: { activity: [secretsNet(clean)] },
       identity: `pgleap@${hostname()}:${process.pid}`,
+      // A heartbeat's answer brings the word that a rollback waits for this activity; by default that takes 24 s of downtime.
+      maxHeartbeatThrottleInterval: '2s',
       shutdownGraceTime: '5s',
       // An activity that does not listen must not keep a pod from ending.
       shutdownForceTime: '20s',
