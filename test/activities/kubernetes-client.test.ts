@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { KubeConfig } from '@kubernetes/client-node';
+import { MockActivityEnvironment } from '@temporalio/testing';
 import { afterEach, describe, expect, test } from 'vitest';
 import { accessChecks } from '../../src/activities/kubernetes/access.ts';
 import { createKube } from '../../src/activities/kubernetes/client.ts';
@@ -69,6 +70,25 @@ describe('the client', () => {
       type: 'Unreachable',
       message: expect.stringMatching(/127\.0\.0\.1:9 .*check the address/),
     });
+  });
+
+  test('waits out an outage where an activity waits anyway, and never sends a change twice', async () => {
+    let seen = 0;
+    const kube = await serve(() => {
+      seen += 1;
+      return seen < 4
+        ? { code: 503, body: { message: 'restarting' } }
+        : { code: 200, body: { metadata: { name: 'b' } } };
+    });
+    const at = { namespace: 'a', name: 'b' };
+    await expect(kube.patch('Pod', at, {})).rejects.toMatchObject({ type: 'Unreachable' });
+    expect(seen).toBe(1);
+    const quick = new MockActivityEnvironment();
+    await expect(quick.run(() => kube.get('Pod', at))).rejects.toMatchObject({ type: 'Unreachable' });
+    expect(seen).toBe(3);
+    seen = 0;
+    const waiting = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 });
+    expect(await waiting.run(() => kube.get('Pod', at))).toEqual({ metadata: { name: 'b' } });
   });
 
   test('sends merge patches, conditional deletes and reads page by page', async () => {

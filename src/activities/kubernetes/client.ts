@@ -23,7 +23,7 @@ import {
   type V1VolumeAttachment,
   type V2HorizontalPodAutoscaler,
 } from '@kubernetes/client-node';
-import { abortSignal } from '../context.ts';
+import { abortSignal, mayWait, pause } from '../context.ts';
 import { isFailure } from '../errors.ts';
 import { fromResponse, unreachable } from './failures.ts';
 
@@ -131,6 +131,7 @@ export interface Kube {
 }
 
 const requestMs = 20_000;
+const outageMs = 3 * 60_000;
 /** How long connections and credentials are used before the kubeconfig is asked for them again. */
 const credentialsMs = 5 * 60_000;
 
@@ -184,15 +185,12 @@ export function createKube(kc: KubeConfig): Kube {
       }
       return request;
     };
-    const began = performance.now();
-    const answer = await send(build()).catch((error: unknown) => {
-      // A kept connection that the server has just closed: reading again is safe.
-      const soon = performance.now() - began < 1000;
-      if (method === HttpMethod.GET && soon && isFailure(error, 'Unreachable')) return send(build());
-      throw error;
-    });
-    if (answer.code >= 200 && answer.code < 300) return answer.body;
-    throw fromResponse(answer.code, answer.body, answer.headers, `${method} ${path}`);
+    const once = async () => {
+      const answer = await send(build());
+      if (answer.code >= 200 && answer.code < 300) return answer.body;
+      throw fromResponse(answer.code, answer.body, answer.headers, `${method} ${path}`);
+    };
+    return method === HttpMethod.GET ? await patiently(once) : await once();
   }
 
   async function get<K extends Kind>(kind: K, at: ObjectName): Promise<Resource<K>> {
@@ -285,6 +283,24 @@ function pathOf(kind: Kind, at: { namespace?: string | undefined; name?: string 
   const [group, resource, namespaced] = paths[kind];
   const scope = namespaced && at.namespace !== undefined ? `/namespaces/${at.namespace}` : '';
   return `${group}${scope}/${resource}${at.name === undefined ? '' : `/${at.name}`}`;
+}
+
+/**
+ * Reads again when nobody answered: once for a kept connection that the server has just closed, and for some minutes in
+ * activities that wait anyway, because control planes restart.
+ */
+async function patiently<T>(read: () => Promise<T>): Promise<T> {
+  const began = performance.now();
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await read();
+    } catch (error) {
+      const waited = performance.now() - began;
+      const patience = mayWait() ? outageMs : attempt === 1 ? 1000 : 0;
+      if (!isFailure(error, 'Unreachable') || waited > patience) throw error;
+      await pause(Math.min(50 * 2 ** attempt, 2000));
+    }
+  }
 }
 
 async function orUndefined<T>(answer: Promise<T>): Promise<T | undefined> {

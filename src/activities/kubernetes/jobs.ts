@@ -1,7 +1,7 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { PodRef } from '../../domain/facts.ts';
 import { redact } from '../../domain/redact.ts';
-import { pause } from '../context.ts';
+import { beat, pause } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import { execInPod, runInPod } from './exec.ts';
 
@@ -18,6 +18,7 @@ import { execInPod, runInPod } from './exec.ts';
  */
 
 const root = '/pgleap/jobs';
+const outageMs = 3 * 60_000;
 
 /** Reads pid and session of every process without the command's name, which may hold spaces. */
 const readStat = `
@@ -164,7 +165,7 @@ export async function pollJob(kc: KubeConfig, pod: PodRef, name: string): Promis
 /**
  * Polls until the job has ended, soon at first and every 2 s at the latest; returns its last state whatever the exit code.
  * `onProgress` runs at each poll (heartbeat there). Throws JobLost when it vanished: the caller may clear it and start anew.
- * Single broken polls are forgiven for a minute, because the job goes on without them.
+ * Broken polls are forgiven for some minutes, because the job goes on without them.
  */
 export async function awaitJob(
   kc: KubeConfig,
@@ -185,7 +186,8 @@ export async function awaitJob(
       }
     } catch (error) {
       if (!isFailure(error, 'StreamBroken', 'Unreachable', 'RateLimited')) throw error;
-      if (performance.now() - lastAnswer > 60_000) throw error;
+      if (performance.now() - lastAnswer > outageMs) throw error;
+      beat();
     }
     await pause(wait);
     wait = Math.min(wait * 1.3, 2000);
