@@ -1,4 +1,5 @@
 /** The report's part on what was found and made: proof, services, volumes, settings, checks, files. */
+import { probeText, probeTimes } from '../probes.ts';
 import type { Check } from '../checks.ts';
 import { duration } from '../details.ts';
 import type { ServiceFact } from '../facts.ts';
@@ -55,6 +56,7 @@ export function services(status: UpgradeStatus): Html | null {
   const facts = status.plan?.facts;
   if (!facts) return null;
   const { observed, missedRuns } = status.gathered;
+  const times = probeTimes(status.spec?.probes ?? [], facts.source.probeMs, observed?.probeMs ?? []);
   const routes = facts.routes.map(
     ({ pattern, prior }) =>
       html`<tr>
@@ -73,6 +75,7 @@ export function services(status: UpgradeStatus): Html | null {
           ? html`; in the logs: ${observed.problems.join('; ')}`
           : '; nothing unusual in the logs'
       }.
+      ${times.length > 0 && html`Query times: ${times.map(probeText).join('; ')}.`}
       ${missedRuns.length > 0 && html`Runs missed meanwhile: ${missedRuns.join('; ')}.`}
     </p>`;
   return table(

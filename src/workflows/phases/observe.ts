@@ -9,19 +9,22 @@
  */
 import { ApplicationFailure, sleep } from '@temporalio/workflow';
 import { milliseconds } from '../../domain/duration.ts';
+import { probeText, probeTimes } from '../../domain/probes.ts';
 import { phaseRow, type ObservedFact } from '../../domain/state.ts';
 import { act } from '../activities.ts';
 import { openTarget } from './reopen.ts';
 import { all, needed, note, now, resolved, type Run } from '../run.ts';
 
 export async function observe(run: Run): Promise<void> {
-  const { spec } = resolved(run);
+  const { spec, plan } = resolved(run);
   const since = run.status.downtime.to ?? now();
   if (phaseRow(run.status, 'observe').tries > 1) await openTarget(run);
   await sleep(Math.max(milliseconds(spec.observe), 1), { summary: 'watch services' });
   const observed = await look(run, since);
   run.gathered.observed = observed;
   for (const problem of observed.problems) run.status.notes.push(`Seen in a log: ${problem}`);
+  const slower = probeTimes(spec.probes, plan.facts.source.probeMs, observed.probeMs).filter((probe) => probe.slower);
+  for (const probe of slower) run.status.notes.push(`Slower than before: ${probeText(probe)}`);
   note(
     run,
     'observe',
