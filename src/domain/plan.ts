@@ -42,7 +42,12 @@ export interface Plan {
 export function versionCheck(from: number, to: number | null): Check {
   const id = 'target.major';
   if (to === null) {
-    return { id, status: 'INFO', message: 'The image’s tag does not tell its major version; the candidate will.' };
+    return {
+      id,
+      status: 'FAILED',
+      message: 'The target’s major version cannot be read from its image’s tag.',
+      remedy: 'Set target.major in the spec; the candidate shows later whether the image really holds it.',
+    };
   }
   const why = whyNotUpgrade(from, to);
   if (why === null) return { id, status: 'PASSED', message: `PostgreSQL ${from} to ${to}.` };

@@ -57,7 +57,8 @@ test('versions go upwards only, over a major', () => {
   expect(versionCheck(16, 18).status).toBe('PASSED');
   expect(versionCheck(16, 16)).toMatchObject({ status: 'FAILED', remedy: expect.any(String) });
   expect(versionCheck(17, 16).status).toBe('FAILED');
-  expect(versionCheck(16, null).status).toBe('INFO');
+  expect(versionCheck(16, null)).toMatchObject({ status: 'FAILED', remedy: expect.stringContaining('target.major') });
+  expect(versionCheck(11, 18).status).toBe('FAILED');
 });
 
 test('the extra cost is two volumes for the retention time, or unknown', () => {

@@ -2,7 +2,7 @@ import type { KubeConfig } from '@kubernetes/client-node';
 import type { Check } from '../../domain/checks.ts';
 import type { DatabaseFact, ServerRef, SourceFacts } from '../../domain/facts.ts';
 import type { Spec } from '../../domain/spec.ts';
-import { majorOf, majorOfImage, versionText, whyNotUpgrade } from '../../domain/versions.ts';
+import { majorOf, majorOfImage } from '../../domain/versions.ts';
 import { fail, isFailure, messageOf } from '../errors.ts';
 import { execInPod } from '../kubernetes/exec.ts';
 import { applies, checksSql, sourceChecks, type SourceCheck } from './checks.ts';
@@ -68,10 +68,10 @@ export async function inspectSource(
     return { facts: null, checks: [check] };
   }
   const source = majorOf(basics.versionNum);
+  // Where the target is unknown or not newer the plan refuses it by check target.major; these checks then speak of the source only.
   const target = spec.target.major ?? majorOfImage(spec.target.image);
-  const checks: Check[] = [versionCheck(basics.versionNum, target)];
   const { found, tables, extensions } = await runChecks(kc, server, basics.databases, source, target ?? source);
-  checks.push(...found, await hbaCheck(kc, server, basics));
+  const checks = [...found, await hbaCheck(kc, server, basics)];
   const probes = await timeProbes(kc, server, spec.probes);
   checks.push(...probes.checks);
   const { databases, ...rest } = basics;
@@ -86,22 +86,6 @@ export async function inspectSource(
     },
     checks,
   };
-}
-
-function versionCheck(versionNum: number, target: number | null): Check {
-  const id = 'source.version';
-  if (target === null) {
-    return {
-      id,
-      status: 'FAILED',
-      message: 'the target’s major version cannot be read from its image’s tag',
-      remedy: 'set target.major in the spec',
-    };
-  }
-  const why = whyNotUpgrade(majorOf(versionNum), target);
-  return why === null
-    ? { id, status: 'PASSED', message: `from ${versionText(versionNum)} to ${target}` }
-    : { id, status: 'FAILED', message: why, remedy: 'set target.image to a later major version' };
 }
 
 async function runChecks(
