@@ -33,7 +33,7 @@ export async function backup(run: Run): Promise<void> {
   }
   const from = sourceFromCandidate(run);
   const { compression } = needed(gathered.candidate, 'the candidate');
-  const estimateBytes = gathered.rehearsal?.dump.bytes ?? plan.facts.source.bytes;
+  const estimateBytes = plan.facts.source.bytes;
 
   const [dump, fingerprintBefore, { settings }] = await all([
     act('dump', 'dump the source', { world, from, compression, estimateBytes, name: `dump-${tries}` }).then((made) => {
