@@ -13,7 +13,7 @@ const groups = {
     startToCloseTimeout: '30s',
     retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '10s', maximumAttempts: 6 },
   },
-  /** A few calls of the Kubernetes API; they heartbeat, so that a killed worker costs no more than that timeout. */
+  /** A few calls of the Kubernetes API, or commands in a pod; they heartbeat, so that a killed worker costs no more than that timeout. */
   kube: {
     startToCloseTimeout: '5m',
     heartbeatTimeout: '30s',
@@ -27,6 +27,7 @@ const groups = {
   /** Looks into every database of a server, which takes its time where there are many. */
   look: {
     startToCloseTimeout: '15m',
+    heartbeatTimeout: '30s',
     retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 4 },
   },
   /** Waits for something outside to happen, and heartbeats meanwhile. What is not ready after that wait is for a person. */
@@ -108,15 +109,15 @@ const sharedGroups: Record<keyof SharedActivities, Group> = {
   openTarget: 'wait',
   sweepTarget: 'kube',
   checkCandidate: 'look',
-  fenceSource: 'call',
+  fenceSource: 'kube',
   dump: 'long',
   fingerprint: 'long',
   importDump: 'import',
   tryLogins: 'wait',
   analyze: 'long',
-  saveSettings: 'call',
-  carrySettings: 'call',
-  otherSessions: 'call',
+  saveSettings: 'kube',
+  carrySettings: 'kube',
+  otherSessions: 'kube',
   observeDatabase: 'look',
   awaitDetached: 'wait',
   startClone: 'wait',
@@ -131,11 +132,11 @@ const sharedGroups: Record<keyof SharedActivities, Group> = {
   restoreRoute: 'call',
   restoreService: 'wait',
   restoreCronJob: 'kube',
-  liftSourceFence: 'call',
+  liftSourceFence: 'kube',
   restartSource: 'wait',
   rebindOriginal: 'wait',
   restoreTemplate: 'wait',
-  removeClone: 'call',
+  removeClone: 'wait',
   removeOriginal: 'wait',
 };
 

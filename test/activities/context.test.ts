@@ -1,7 +1,9 @@
+import { KubeConfig } from '@kubernetes/client-node';
 import type { Client } from '@temporalio/client';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { expect, test, vi } from 'vitest';
 import { beat } from '../../src/activities/context.ts';
+import { createPostgresActivities } from '../../src/activities/postgres/index.ts';
 import type { Progress } from '../../src/activities/types.ts';
 
 /** Stands where Temporal's client does and notes what is sent. */
@@ -59,4 +61,14 @@ test('a mere sign of life repeats the progress that was measured last', async ()
     beat();
   });
   expect(beats).toEqual([progress(1), progress(1)]);
+});
+
+test('activities that talk to a server give signs of life by themselves', async () => {
+  const { inspectSource } = createPostgresActivities({ kubeConfig: new KubeConfig() });
+  const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 });
+  let beats = 0;
+  environment.on('heartbeat', () => (beats += 1));
+  const arg = { spec: {}, database: { pod: {} } } as Parameters<typeof inspectSource>[0];
+  await environment.run(inspectSource, arg).catch(() => undefined);
+  expect(beats).toBeGreaterThan(0);
 });

@@ -1,5 +1,6 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { DatabaseFact, PodRef, ServerRef, World } from '../../domain/facts.ts';
+import { beating } from '../context.ts';
 import { fail } from '../errors.ts';
 import { createKube, type Kube } from '../kubernetes/client.ts';
 import { checkCluster, getRecorded, getWorkload } from '../kubernetes/identity.ts';
@@ -27,7 +28,7 @@ export function createPostgresActivities({
     await getRecorded(kube, 'Pod', { namespace, name }, uid);
   }
 
-  return {
+  return beating({
     inspectSource: (arg) => inspectSource(kc, arg),
     checkCandidate: async (arg) => {
       await recorded(arg.world, arg.candidate.pod);
@@ -73,7 +74,7 @@ export function createPostgresActivities({
       const source = await runningSource(kube, world, database);
       await liftFence(kc, source, hbaFile, world.upgradeId);
     },
-  };
+  });
 }
 
 /**
