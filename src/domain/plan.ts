@@ -116,11 +116,22 @@ export function planHash(spec: Spec, facts: PlanFacts): string {
   return canonicalHash(lasting(spec, facts));
 }
 
-/** US dollars for two more volumes of this size over `retentionMs`; null when the provider named no price. */
-export function extraCost(volume: BlockVolumeFact, retentionMs: number): number | null {
-  if (volume.monthlyPrice === null) return null;
+/** Bytes for a candidate's data, a compressed dump or two and fingerprints; never less than the original volume has. */
+export function scratchBytes(sourceBytes: number, capacityBytes: number): number {
+  return Math.max(capacityBytes, sourceBytes * 3);
+}
+
+/**
+ * US dollars until gate cleanup, over `retentionMs`, for what stands beside the original volume: its clone, the new volume
+ * and the scratch volume. null when the provider named no price.
+ */
+export function extraCost(facts: Pick<PlanFacts, 'volume' | 'source' | 'cluster'>, retentionMs: number): number | null {
+  const { monthlyPrice, sizeGb } = facts.volume;
+  if (monthlyPrice === null) return null;
+  const { capacityBytes } = facts.cluster.database.claim;
+  const scratchGb = Math.ceil(scratchBytes(facts.source.bytes, capacityBytes) / 2 ** 30);
   const months = retentionMs / (30 * 86_400_000);
-  return Math.round(volume.monthlyPrice * 2 * months * 100) / 100;
+  return Math.round((monthlyPrice / sizeGb) * (2 * sizeGb + scratchGb) * months * 100) / 100;
 }
 
 /** The clone's label in this upgrade. */

@@ -56,20 +56,20 @@ export async function makePlan(spec: Spec): Promise<Plan> {
   return {
     facts,
     checks,
-    forecast: { ...forecast, extraCost: extraCost(facts.volume, milliseconds(spec.retention)) },
+    forecast: { ...forecast, extraCost: extraCost(facts, milliseconds(spec.retention)) },
     hash: planHash(spec, facts),
   };
 }
 
-/** A failure that lists every FAILED check with its remedy; undefined when none FAILED. */
-export function refusal(checks: readonly Check[]): ApplicationFailure | undefined {
+/** A failure that lists every FAILED check with its remedy; undefined when none FAILED. `changed` says what became of the world. */
+export function refusal(checks: readonly Check[], changed = 'nothing was changed'): ApplicationFailure | undefined {
   const failed = checks.filter(({ status }) => status === 'FAILED');
   if (failed.length === 0) return undefined;
   const lines = failed.map(
     ({ id, message, remedy }) => `- ${id}: ${message}${remedy === undefined ? '' : ` ${remedy}`}`,
   );
   return ApplicationFailure.nonRetryable(
-    `${failed.length === 1 ? 'A check' : `${failed.length} checks`} FAILED; nothing was changed.\n${lines.join('\n')}`,
+    `${failed.length === 1 ? 'A check' : `${failed.length} checks`} FAILED; ${changed}.\n${lines.join('\n')}`,
     'PreflightRefused',
   );
 }

@@ -61,9 +61,13 @@ test('versions go upwards only, over a major', () => {
   expect(versionCheck(11, 18).status).toBe('FAILED');
 });
 
-test('the extra cost is two volumes for the retention time, or unknown', () => {
-  expect(extraCost({ ...facts.volume, monthlyPrice: 3 }, 15 * 86_400_000)).toBe(3);
-  expect(extraCost({ ...facts.volume, monthlyPrice: null }, 1)).toBeNull();
+test('the extra cost is clone, new volume and scratch for the retention time, or unknown', () => {
+  const halfMonth = 15 * 86_400_000;
+  const priced = { ...facts, volume: { ...facts.volume, monthlyPrice: 2 } };
+  expect(extraCost(priced, halfMonth)).toBe(3);
+  // Three times 20 GB of data need a scratch volume of 60 GB.
+  expect(extraCost({ ...priced, source: { ...facts.source, bytes: 20 * 2 ** 30 } }, halfMonth)).toBe(8);
+  expect(extraCost({ ...facts, volume: { ...facts.volume, monthlyPrice: null } }, 1)).toBeNull();
 });
 
 describe('changedSince', () => {

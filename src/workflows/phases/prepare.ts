@@ -11,7 +11,7 @@
  * Killed here: every step finds what this upgrade made, by its id, and goes on.
  */
 import type { CandidateFact } from '../../domain/facts.ts';
-import { versionCheck } from '../../domain/plan.ts';
+import { scratchBytes, versionCheck } from '../../domain/plan.ts';
 import { majorOf, versionText } from '../../domain/versions.ts';
 import { act } from '../activities.ts';
 import { refusal } from '../plan.ts';
@@ -94,14 +94,9 @@ export async function prepare(run: Run): Promise<void> {
     facts: plan.facts.source,
   });
   run.gathered.candidateChecks = [...checks, versionCheck(plan.facts.source.major, majorOf(versionNum))];
-  const refused = refusal(run.gathered.candidateChecks);
+  const refused = refusal(run.gathered.candidateChecks, 'what was prepared is put back');
   if (refused) throw refused;
   note(run, 'prepare', `target image is PostgreSQL ${versionText(versionNum)}; original volume under Retain`);
-}
-
-/** A candidate's data, a compressed dump or two and fingerprints; never less than the original volume. */
-function scratchBytes(sourceBytes: number, capacityBytes: number): number {
-  return Math.max(capacityBytes, sourceBytes * 3);
 }
 
 /** The candidate of the current generation, made anew when its pod was lost. Its address may have changed: see fenceSource. */
