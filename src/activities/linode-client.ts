@@ -106,7 +106,7 @@ function translate(error: unknown, what: string, token: string | undefined): Err
       return fail(
         'AccessDenied',
         `Linode refused the API token when asked to ${what}: ${said}. ` +
-          'Set LINODE_TOKEN to a token with the scopes volumes:read_write and linodes:read_only.',
+          'Set LINODE_TOKEN to a token with the scope volumes:read_write.',
       );
     case 404:
       return fail('NotFound', `Linode does not have it: could not ${what} (${said}).`);

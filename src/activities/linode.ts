@@ -178,8 +178,7 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
               id: 'volume.token',
               status: 'FAILED',
               message: error.message,
-              remedy:
-                'Make a personal access token with volumes:read_write and linodes:read_only, and restart the worker with it.',
+              remedy: 'Make a personal access token with volumes:read_write, and restart the worker with it.',
             },
           ],
         };

@@ -35,8 +35,7 @@ export async function checkLinode(config: { token: string; url: string | undefin
       id,
       status: 'FAILED',
       message: 'LINODE_TOKEN is not set.',
-      remedy:
-        'Set it to a token with the scopes volumes:read_write and linodes:read_only: no upgrade goes without a clone.',
+      remedy: 'Set it to a token with the scope volumes:read_write: no upgrade goes without a clone.',
     };
   }
   try {

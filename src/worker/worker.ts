@@ -30,7 +30,7 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
     throw new UserError(
       'configuration',
       'LINODE_TOKEN is not set: no upgrade goes without a clone of its volume. Set it, where the worker runs, to a token ' +
-        'with the scopes volumes:read_write and linodes:read_only.',
+        'with the scope volumes:read_write.',
     );
   }
   const secrets = [
