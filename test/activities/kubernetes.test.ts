@@ -376,6 +376,13 @@ describe('an upgrade that is rolled back', () => {
       message: expect.stringMatching(/postgres:18-no-such.*target\.image/),
     });
     await twice('removeCandidate', { world: elsewhere });
+    // Nor is a server waited for that will never know its superuser.
+    const database = { ...facts.database, superuser: 'nobody' };
+    await expect(act('createCandidate', { ...arg, spec: makeSpec(), database })).rejects.toMatchObject({
+      type: 'PreflightRefused',
+      message: expect.stringContaining('has no role nobody'),
+    });
+    await act('removeCandidate', { world: elsewhere });
     await twice('removeScratch', { world: elsewhere });
     const left = await kube.list('PersistentVolume');
     expect(left.filter(({ spec: one }) => one?.claimRef?.name?.includes('u00000002'))).toEqual([]);

@@ -26,6 +26,8 @@ const look = `
 
 /** How long a server that is not the container's first process must have been the same one. */
 const stableMs = 5000;
+/** A server has its bootstrap role from the start; one that lacks it never will. */
+const noRoleMs = 10_000;
 
 /**
  * Waits until the server in the pod that `find` gives answers on its socket, and is the real one: while it initialises, the
@@ -44,6 +46,7 @@ export async function awaitServer(
 ): Promise<{ pod: Resource<'Pod'>; server: ServerRef; answer: Answer }> {
   let first: { key: string; at: number } | undefined;
   let last = 'there is no pod yet';
+  let strangerSince: number | undefined;
   const found = await poll(
     async () => {
       const pod = await options.find();
@@ -73,6 +76,10 @@ export async function awaitServer(
       } catch (error) {
         if (!isFailure(error, 'Unreachable', 'StreamBroken', 'NotFound', 'CommandFailed')) throw error;
         last = error.message;
+        if (/role "[^"]*" does not exist/.test(last)) {
+          strangerSince ??= performance.now();
+          if (performance.now() - strangerSince > noRoleMs) throw noRole(role, database.superuser);
+        }
         return undefined;
       }
     },
@@ -80,4 +87,13 @@ export async function awaitServer(
   );
   if (found !== undefined) return found;
   throw fail('NotReady', `the ${role} does not answer after ${Math.round(options.timeoutMs / 1000)} s: ${last}`);
+}
+
+function noRole(role: ServerRef['role'], superuser: string): Error {
+  const remedy =
+    'set POSTGRES_USER in its template to the source’s superuser, or database.superuser in the spec to that of the template';
+  return fail(
+    role === 'candidate' ? 'PreflightRefused' : 'CommandFailed',
+    `the ${role}’s server has no role ${superuser}: ${remedy}`,
+  );
 }
