@@ -87,7 +87,9 @@ async function startSandboxProcess(folder: string, args: string[]): Promise<Sand
 
 function startWorker(folder: string, env: Record<string, string>): void {
   const log = createWriteStream(join(folder, 'worker.log'));
-  const worker = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), 'worker'], {
+  // The worker itself knows nothing of a parent; the kernel ends it with this process, should that be killed.
+  const command = ['--pdeathsig', 'TERM', process.execPath, join(root, 'src', 'client', 'pgleap.ts'), 'worker'];
+  const worker = spawn('setpriv', command, {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
