@@ -5,7 +5,8 @@
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import { setTimeout as delay } from 'node:timers/promises';
 import { specSchema } from '../../src/domain/spec.ts';
-import type { Artifact, DatabaseFact, FingerprintFact, RouteFact, ServiceFact } from '../../src/domain/facts.ts';
+import type { Artifact, FingerprintFact, ServiceFact } from '../../src/domain/facts.ts';
+import { fakeFacts } from './fake-facts.ts';
 import type { FailureType } from '../../src/domain/failures.ts';
 import type { Undo } from '../../src/domain/undo.ts';
 import type { ArtifactActivities, SharedActivities } from '../../src/activities/types.ts';
@@ -39,48 +40,7 @@ function hex(text: string): string {
 
 export function createWorld(knobs: Knobs) {
   const { namespace } = knobs;
-  const services: ServiceFact[] = [
-    service('Deployment', namespace, 'web', 2),
-    service('Deployment', 'shop', 'orders', 1),
-    service('StatefulSet', namespace, 'sleeping', 0),
-    { ...service('Deployment', 'shop', 'reader', 1), readOnly: true, login: 'reader' },
-    { ...service('CronJob', namespace, 'nightly', null), suspended: false },
-    { ...service('CronJob', namespace, 'resting', null), suspended: true },
-  ];
-  const database: DatabaseFact = {
-    workload: { kind: 'Deployment', namespace, name: 'postgres', uid: 'uid-postgres' },
-    pod: { namespace, name: 'postgres-0', uid: 'uid-pod', container: 'postgres' },
-    podIp: '10.0.0.5',
-    port: 5432,
-    superuser: 'postgres',
-    image: 'postgres:16',
-    mountPath: '/var/lib/postgresql/data',
-    subPath: 'pgdata',
-    volumeName: 'data',
-    claim: {
-      name: 'postgres-storage',
-      uid: 'uid-claim',
-      storageClass: 'block',
-      accessModes: ['ReadWriteOnce'],
-      volumeMode: 'Filesystem',
-      requested: '10Gi',
-      capacityBytes: 10 * 2 ** 30,
-      labels: {},
-    },
-    volume: {
-      pv: 'pvc-original',
-      pvUid: 'uid-pv',
-      reclaimPolicy: 'Delete',
-      driver: 'linodebs.csi.linode.com',
-      handle: '4711-pvcoriginal',
-    },
-    pgdataEnv: null,
-    terminationGraceSeconds: 30,
-  };
-  const routes: RouteFact[] = [
-    { zone: 'z', pattern: 'example.test/*', prior: null },
-    { zone: 'z', pattern: 'shop.example.test/*', prior: { id: 'r1', script: 'shop' } },
-  ];
+  const { services, database, routes, sourceFacts, volumeFacts } = fakeFacts(namespace);
 
   const old = () => ({
     counts: new Map(services.map((known) => [`${known.namespace}/${known.name}`, known.replicas])),
@@ -160,26 +120,11 @@ export function createWorld(knobs: Knobs) {
         : [{ id: 'claim.exists', status: 'PASSED', message: 'The claim exists.' }],
     }),
     inspectSource: async () => ({
-      facts: {
-        versionNum: 160014,
-        major: 16,
-        systemIdentifier: '7',
-        dataDirectory: '/var/lib/postgresql/data',
-        hbaFile: '/var/lib/postgresql/data/pg_hba.conf',
-        databases: 2,
-        tables: 12,
-        bytes: 1_000_000,
-        roles: 3,
-        extensions: [],
-        preload: [],
-        encoding: 'UTF8',
-        locale: 'C',
-        probeMs: [1],
-      },
+      facts: sourceFacts,
       checks: [{ id: 'source.locale', status: 'WARNING', message: 'A locale | with odd `signs`.', remedy: 'Look.' }],
     }),
     inspectVolume: async () => ({
-      facts: { id: 4711, label: 'pvcoriginal', region: 'eu', sizeGb: 10, encryption: 'disabled', monthlyPrice: 1 },
+      facts: volumeFacts,
       checks: [],
     }),
     inspectRoutes: async ({ maintenance }) => ({ routes: maintenance ? routes : [], checks: [] }),
@@ -540,18 +485,4 @@ function about(known: ServiceFact): (undo: Undo) => boolean {
 
 function place(known: ServiceFact): string {
   return `${known.namespace}/${known.name}`;
-}
-
-function service(kind: ServiceFact['kind'], namespace: string, name: string, replicas: number | null): ServiceFact {
-  return {
-    kind,
-    namespace,
-    name,
-    uid: `uid-${name}`,
-    replicas,
-    suspended: null,
-    readOnly: false,
-    login: null,
-    hpa: null,
-  };
 }

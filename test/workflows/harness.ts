@@ -22,7 +22,7 @@ const workflowsPath = fileURLToPath(new URL('../../src/workflows/index.ts', impo
 
 const quiet = new DefaultLogger('ERROR');
 Runtime.install({ logger: quiet, telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } } });
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
+vi.setConfig({ maxConcurrency: 8, testTimeout: 120_000, hookTimeout: 60_000 });
 
 export function bundle(): Promise<WorkflowBundleWithSourceMap> {
   return bundleWorkflowCode({ workflowsPath, logger: quiet });
@@ -93,8 +93,8 @@ function follow(world: FakeWorld, handle: Handle): Upgrade {
   };
 }
 
-/** One server, one bundle and one worker for a suite; each test has a world and a workflow of its own. */
-export async function startHarness() {
+/** One server, one bundle and one worker for a file; each test has a world and a workflow of its own, named by `prefix`. */
+export async function startHarness(prefix = 'db') {
   const [env, workflowBundle] = await Promise.all([startTemporal(), bundle()]);
   const taskQueue = 'pgleap';
   const worlds = new Map<string, FakeWorld>();
@@ -124,7 +124,7 @@ export async function startHarness() {
 
   function makeWorld(knobs: Partial<Knobs> = {}): { world: FakeWorld; workflowId: string } {
     count += 1;
-    const namespace = knobs.namespace ?? `db-${count}`;
+    const namespace = knobs.namespace ?? `${prefix}-${count}`;
     const world = createWorld({ queue: taskQueue, ...knobs, namespace });
     const workflowId = `pgleap/${namespace}/postgres`;
     worlds.set(workflowId, world);

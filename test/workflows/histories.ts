@@ -1,6 +1,6 @@
 /**
  * Histories of upgrades, kept in test/histories to be replayed against every later version of the workflow. They are written
- * by `PGLEAP_WRITE_HISTORIES=1 npx vitest run test/workflows/upgrade.test.ts`.
+ * by `PGLEAP_WRITE_HISTORIES=1 npx vitest run test/workflows`.
  *
  * The SDK's own JSON form is not used: its converter needs one copy of protobufjs for all of @temporalio, and npm may install
  * several. Here bytes and 64-bit numbers are marked, and everything else is as Temporal has it.
