@@ -4,7 +4,7 @@ import { expect } from 'vitest';
 import type { Upgrade } from './harness.ts';
 
 /** Gates that pass by policy. */
-export const auto = { policy: 'auto' };
+const auto = { policy: 'auto' };
 export const allAuto = { begin: auto, replace: auto, reopen: auto, cleanup: auto };
 
 /** Exactly as before the upgrade, and the journal says so. */
