@@ -1,6 +1,5 @@
 import { execFile } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
@@ -10,7 +9,6 @@ const run = promisify(execFile);
 const demo = join(import.meta.dirname, '..', '..', 'src', 'sandbox', 'demo.ts');
 
 test('the demo goes from 16 to 18, proves it and leaves nothing behind', { timeout: 900_000 }, async () => {
-  const before = new Set(leftovers());
   const { stdout, stderr } = await run(process.execPath, [demo, '--yes', '--json', '--size', '1']);
   const result: Record<string, unknown> = JSON.parse(stdout.trim().split('\n').at(-1) ?? '');
   expect(result).toMatchObject({
@@ -30,7 +28,10 @@ test('the demo goes from 16 to 18, proves it and leaves nothing behind', { timeo
   expect(told).toEqual(phases.map(({ name }) => name).filter((name) => name !== 'rehearse'));
   expect(existsSync(String(result['report']))).toBe(true);
   expect(stderr).toContain("temporal workflow update execute --workflow-id 'pgleap/databases/postgres' --name approve");
-  expect(leftovers().filter((name) => !before.has(name))).toEqual([]);
+  const folder = /\S+pgleap-demo-\w+/.exec(stderr)?.[0] ?? '';
+  expect(folder).not.toBe('');
+  expect(existsSync(folder)).toBe(false);
+  expect(await commandsWith(folder)).toEqual([]);
 });
 
 test('without a terminal and without --yes the demo says so and starts nothing', async () => {
@@ -41,6 +42,8 @@ test('without a terminal and without --yes the demo says so and starts nothing',
   });
 });
 
-function leftovers(): string[] {
-  return readdirSync(tmpdir()).filter((name) => name.startsWith('pgleap-demo-'));
+/** Command lines of processes that name the folder. */
+async function commandsWith(folder: string): Promise<string[]> {
+  const { stdout } = await run('ps', ['-eo', 'args']);
+  return stdout.split('\n').filter((line) => line.includes(folder));
 }

@@ -74,8 +74,8 @@ export interface Hooks {
 }
 
 /**
- * Follows one upgrade to its end, or to its retention time where that is long. Throws UserError when it is parked and nobody can be asked, `interrupted` when the person
- * leaves; the upgrade itself goes on then.
+ * Follows one upgrade to its end, or to its retention time where that is long. Throws UserError when it is parked and nobody
+ * can be asked, `interrupted` when the person leaves; the upgrade itself goes on then.
  */
 export async function narrate(
   session: Session,
@@ -86,8 +86,12 @@ export async function narrate(
   const told = new Set<string>();
   let planned: Promise<void> | undefined;
   for (;;) {
-    const status: UpgradeStatus = await upgradeStatus(session, workflowId);
-    if (status.plan !== null && status.plan.facts !== null) planned ??= hooks.planned(status);
+    const status = await askPatiently(session, workflowId);
+    if (planned === undefined && status.plan?.facts) {
+      planned = hooks.planned(status);
+      // It is awaited at the first gate; until then a failure of it waits, too.
+      planned.catch(() => {});
+    }
     for (const row of status.phases) tell(terminal, row, told);
     if (status.stage === 'ended' || (status.result !== null && keepsForLong(status))) return status;
     const gate = openGate(status);
