@@ -62,8 +62,9 @@ export interface Run {
 
 export function newRun(): Run {
   const { workflowId, originalExecutionRunId, startTime } = workflowInfo();
-  // The first run's id: a reset goes on with the same names outside.
-  const upgradeId = `u${originalExecutionRunId.replaceAll('-', '').slice(0, 8)}`;
+  // The first run's id: a reset goes on with the same names outside. Its end, for its beginning is the time (UUID version 7),
+  // and upgrades begun in the same minute would share it.
+  const upgradeId = `u${originalExecutionRunId.replaceAll('-', '').slice(-8)}`;
   const status = newStatus(workflowId, upgradeId, startTime.toISOString());
   return {
     status,

@@ -64,6 +64,15 @@ describe.concurrent('upgraded', () => {
     await keepHistory(upgrade.handle, 'straight');
   });
 
+  test('two upgrades begun at the same moment have ids of their own', async () => {
+    const both = await Promise.all([harness.start(), harness.start()]);
+    const ids = await Promise.all(both.map(async (upgrade) => (await upgrade.status()).upgradeId));
+    expect(new Set(ids).size).toBe(2);
+    for (const id of ids) expect(id).toMatch(/^u[0-9a-f]{8}$/);
+    await Promise.all(both.map((upgrade) => upgrade.handle.cancel()));
+    await Promise.all(both.map((upgrade) => upgrade.handle.result()));
+  });
+
   test('what may overlap does: trial and copy beside each other, both before the source halts', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     const copy = upgrade.world.hold('copyOut');
