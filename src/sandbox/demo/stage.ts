@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
+import { connect, type Session } from '../../client/connection.ts';
 import { startTemporal } from '../../client/temporal-server.ts';
 import type { SandboxAddress } from '../sandbox.ts';
 
@@ -29,6 +30,8 @@ export interface Stage {
 const root = join(import.meta.dirname, '..', '..', '..');
 const closers: (() => Promise<void>)[] = [];
 let closing: Promise<void> | undefined;
+/** On a server that is not the demo's own. */
+const TASK_QUEUE = `pgleap-demo-${process.pid}`;
 let keep = false;
 
 async function main(): Promise<void> {
@@ -42,16 +45,14 @@ async function main(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'pgleap-demo-'));
   closers.push(() => rm(folder, { recursive: true, force: true }));
   const [temporal, sandbox] = await Promise.all([
-    timed('Temporal’s development server', async () => {
-      const server = await startTemporal();
-      closers.push(() => server.close());
-      return { address: server.address, uiUrl: server.uiUrl };
-    }),
+    timed('Temporal’s server', findServer),
     timed('a Kubernetes cluster, block storage, a website’s zone, and the services in them', () =>
       startSandboxProcess(folder, ['--state', join(folder, 'sandbox'), '--from', values.from, '--size', values.size]),
     ),
   ]);
-  const env = {
+  const env: Record<string, string> = {
+    // On somebody's server there may be a worker for a real cluster: it must not be given this.
+    ...(process.env['TEMPORAL_ADDRESS'] ? { PGLEAP_TASK_QUEUE: TASK_QUEUE } : {}),
     TEMPORAL_ADDRESS: temporal.address,
     KUBECONFIG: sandbox.kubeconfig,
     LINODE_API_URL: sandbox.linode.url,
@@ -62,6 +63,28 @@ async function main(): Promise<void> {
   };
   startWorker(folder, env);
   tell({ kind: 'ready', stage: { temporal, sandbox, env, pid: process.pid, folder } });
+}
+
+/** The server that the environment names, or a development server of the demo's own. */
+async function findServer(): Promise<Stage['temporal']> {
+  if (process.env['TEMPORAL_ADDRESS']) {
+    const session = await connect();
+    closers.push(async () => {
+      await endUpgrade(session).catch(() => {});
+      await session.close();
+    });
+    return { address: session.address, uiUrl: null };
+  }
+  const { address, uiUrl, close: closeServer } = await startTemporal();
+  closers.push(closeServer);
+  return { address, uiUrl };
+}
+
+/** Nobody could ever go on with it: its cluster goes with this process. An upgrade that is not the demo's is left alone. */
+async function endUpgrade({ client }: Session): Promise<void> {
+  const { taskQueue, runId, status } = await client.workflow.getHandle('pgleap/databases/postgres').describe();
+  if (taskQueue !== TASK_QUEUE || status.name !== 'RUNNING') return;
+  await client.workflow.getHandle('pgleap/databases/postgres', runId).terminate('the demo has ended');
 }
 
 async function timed<T>(name: string, work: () => Promise<T>): Promise<T> {
