@@ -444,7 +444,11 @@ describe('an upgrade that is rolled back', () => {
       `SELECT count(*) FROM pg_database WHERE datname = 'half_restored'`,
     );
     expect(count).toBe('0\n');
+    const checkpoint = () => sqlText(kubeConfig, emptied.first, 'SELECT checkpoint_lsn FROM pg_control_checkpoint()');
+    await sqlText(kubeConfig, emptied.first, 'CREATE TABLE unsynced AS SELECT 1');
+    const before = await checkpoint();
     await twice('sweepTarget', { world, target: emptied.first });
+    expect(await checkpoint()).not.toBe(before);
   }, 120_000);
 
   test('ends in exactly the old world', async () => {

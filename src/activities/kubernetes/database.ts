@@ -3,6 +3,7 @@ import { redact } from '../../domain/redact.ts';
 import { majorOf } from '../../domain/versions.ts';
 import { poll } from '../context.ts';
 import { fail } from '../errors.ts';
+import { sqlText } from '../postgres/psql.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
 import type { Kube, Resource } from './client.ts';
 import { execInPod, runInPod } from './exec.ts';
@@ -170,6 +171,9 @@ export function createDatabaseActivities(
         says: 'emptying /pgleap',
         timeoutMs: 120_000,
       });
+      // All was loaded with fsync off. Once services write there is no way back, so it must survive a crash before that.
+      await sqlText(kube.kc, target, 'CHECKPOINT', { timeoutMs: 10 * 60_000 });
+      await runInPod(kube.kc, target.pod, ['sync'], { timeoutMs: 10 * 60_000 });
     },
 
     async openTarget({ world, database }) {
@@ -208,7 +212,7 @@ export function createDatabaseActivities(
       );
       if (login === undefined)
         throw fail('NotReady', `the target in ${pod.namespace}/${pod.name} takes no TCP connections`);
-      // It was loaded with fsync off: from here on what is there must survive.
+      // What the shutdown of the fenced server wrote, which had fsync off too.
       await runInPod(kube.kc, pod, ['sync'], { timeoutMs: 10 * 60_000 });
       if (database.subPath === null) {
         const folder = `${database.mountPath}/${workSubPath(world)}`;
