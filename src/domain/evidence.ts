@@ -19,8 +19,8 @@ function item(name: string, value: EvidenceItem['value']): EvidenceItem {
 
 export function serviceText(service: ServiceFact): string {
   const place = `${service.namespace}/${service.name}`;
-  if (service.kind === 'CronJob') return `${place} CronJob, ${service.suspended ? 'suspended already' : 'to suspend'}`;
   if (service.readOnly) return `${place} ${service.kind}, read-only, stays up`;
+  if (service.kind === 'CronJob') return `${place} CronJob, ${service.suspended ? 'suspended already' : 'to suspend'}`;
   if (service.hpa !== null) return `${place} ${service.kind}, to 0, its count kept for ${service.hpa}`;
   return `${place} ${service.kind}, ${service.replicas ?? 0} to 0`;
 }

@@ -87,14 +87,14 @@ export function services(status: UpgradeStatus): Html | null {
 }
 
 function serviceRow(service: ServiceFact): Html {
-  const before =
-    service.kind === 'CronJob'
+  const count = service.replicas === 1 ? '1 replica' : `${service.replicas ?? 0} replicas`;
+  const before = service.readOnly
+    ? 'read-only, stayed up'
+    : service.kind === 'CronJob'
       ? service.suspended
         ? 'suspended already; left so'
         : 'suspended for the time'
-      : service.readOnly
-        ? 'read-only, stayed up'
-        : `${service.replicas === 1 ? '1 replica' : `${service.replicas ?? 0} replicas`}${service.hpa === null ? '' : `, then as ${service.hpa} wants`}`;
+      : `${count}${service.hpa === null ? '' : `, then as ${service.hpa} wants`}`;
   return html`<tr>
     <td>${service.namespace}/${service.name}</td>
     <td>${service.kind}</td>

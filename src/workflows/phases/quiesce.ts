@@ -19,9 +19,7 @@ import { all, database, isDone, needed, note, now, resolved, show, source, willU
 export async function quiesce(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
   if (phaseRow(run.status, 'quiesce').tries > 1) await refreshSource(run);
-  const cronJobs = plan.facts.cluster.services.filter(
-    ({ kind, suspended }) => kind === 'CronJob' && suspended !== true,
-  );
+  const cronJobs = suspendable(plan.facts.cluster.services);
   const services = stoppable(plan.facts.cluster.services);
 
   await willUndo(
@@ -104,6 +102,11 @@ export async function fence(run: Run): Promise<void> {
 /** Services that go to 0: neither CronJobs nor read-only ones, nor those that have no replicas anyway. */
 export function stoppable(services: ServiceFact[]): ServiceFact[] {
   return services.filter(({ kind, readOnly, replicas }) => kind !== 'CronJob' && !readOnly && (replicas ?? 0) > 0);
+}
+
+/** CronJobs that are suspended for the time: neither those that are already, nor read-only ones. */
+export function suspendable(services: ServiceFact[]): ServiceFact[] {
+  return services.filter(({ kind, readOnly, suspended }) => kind === 'CronJob' && !readOnly && suspended !== true);
 }
 
 function earliest(times: string[]): string | null {

@@ -10,6 +10,7 @@
  */
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { suspendable } from './quiesce.ts';
 import { openTarget } from './reopen.ts';
 import { look } from './observe.ts';
 import { all, note, now, resolved, type Run } from '../run.ts';
@@ -27,9 +28,7 @@ export async function unmaintain(run: Run): Promise<void> {
     await act('verifyRoutes', 'see the site itself', { maintenance, expect: 'normal' });
   }
 
-  const cronJobs = plan.facts.cluster.services.filter(
-    ({ kind, suspended }) => kind === 'CronJob' && suspended !== true,
-  );
+  const cronJobs = suspendable(plan.facts.cluster.services);
   const resumed = await all(
     cronJobs.map((service) =>
       act('resumeCronJob', `CronJob ${service.namespace}/${service.name} on again`, { world, service }),
