@@ -163,10 +163,7 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     expect((await inspect()).checks.filter(({ status }) => status === 'FAILED')).toEqual([]);
   });
 
-  it('refuses a target that is not above the source, and a server that does not answer', async () => {
-    const same = specSchema.parse({ ...spec, target: { image: `postgres:${from}` } });
-    const { checks } = await run(() => activities.inspectSource({ spec: same, database }));
-    expect(checks.find(({ id }) => id === 'source.version')).toMatchObject({ status: 'FAILED' });
+  it('says so when a server does not answer', async () => {
     const gone = await run(() => activities.inspectSource({ spec, database: { ...database, port: 5433 } }));
     expect(gone).toMatchObject({ facts: null, checks: [{ id: 'source.answers', status: 'FAILED' }] });
     const wrong = await run(() => activities.inspectSource({ spec, database: { ...database, superuser: 'site' } }));
@@ -225,8 +222,7 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     const arg = { world, from: overTcp, compression: 'zstd' as const, estimateBytes: facts.bytes, name: 'dump-1' };
     before = await fingerprint(overTcp, 'source-1');
     dumped = await run(() => activities.dump(arg), { heartbeats });
-    expect(heartbeats.length).toBeGreaterThan(0);
-    expect(heartbeats[0]).toMatchObject({ what: 'dump', unit: 'bytes' });
+    expect(heartbeats).toContainEqual(expect.objectContaining({ what: 'dump', unit: 'bytes' }));
     expect(dumped).toMatchObject({ path: '/pgleap/dump-1.sql.zst', sha512: expect.stringMatching(/^[0-9a-f]{128}$/) });
     expect((await servers.run(servers.candidate.pod, 'sha512sum < "$1"', dumped.path)).slice(0, 128)).toBe(
       dumped.sha512,
@@ -405,10 +401,26 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     expect(again.items.filter(({ outcome }) => outcome === 'carried')).toEqual([]);
   });
 
-  it('lifts the fence, and pg_hba.conf is what it was', async () => {
+  it('lifts the fence, ends what the candidate still does, and pg_hba.conf is what it was', async () => {
     const lift = () =>
       run(() => activities.liftSourceFence({ world: servers.world, database, hbaFile: facts.hbaFile }));
+    const dumping = servers.run(
+      servers.candidate.pod,
+      'PGPASSWORD="$POSTGRES_PASSWORD" PGAPPNAME=pgleap psql -XAtw -h "$1" -U "$2" -d postgres -c "SELECT pg_sleep(60)" 2>&1 || true',
+      servers.sourceIp,
+      superuser,
+    );
+    await expect
+      .poll(() =>
+        servers.sql(
+          servers.sourcePod,
+          'postgres',
+          "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'",
+        ),
+      )
+      .toBe('1\n');
     await lift();
+    expect(await dumping).toMatch(/terminating connection/);
     expect(await statOf(facts.hbaFile)).toBe(hbaBefore);
     expect(await servers.run(servers.sourcePod, 'ls "$(dirname "$1")" | grep pgleap || true', facts.hbaFile)).toBe('');
     expect(await login('site', 'site')).toBe('1');

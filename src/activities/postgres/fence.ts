@@ -91,8 +91,17 @@ export async function fenceSource(
   return { ended: [...ended].sort(), at };
 }
 
-/** Puts the original pg_hba.conf back, byte for byte, with its mode and owner. Without a fence there is nothing to do. */
+/**
+ * Puts the original pg_hba.conf back, byte for byte, with its mode and owner. Without a fence there is nothing to do. What
+ * the candidate still does here is ended first: the locks of a dump that nobody waits for must not stand in services' way.
+ */
 export async function liftFence(kc: KubeConfig, source: ServerRef, hbaFile: string, upgradeId: string): Promise<void> {
+  await sqlText(
+    kc,
+    source,
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE application_name = 'pgleap' AND usename = current_user AND client_addr IS NOT NULL`,
+  );
   await changeHba(kc, source, 'lift', hbaFile, upgradeId, '');
   await reload(kc, source);
 }
@@ -114,7 +123,8 @@ async function changeHba(
   );
   if (code === 0) return;
   const where = `${source.pod.namespace}/${source.pod.name}`;
-  if (code === 73) throw fail('Locked', `in ${where} ${stderr.trim()}; undo that upgrade first (pgleap recover)`);
+  if (code === 73)
+    throw fail('Locked', `in ${where} ${stderr.trim()}; undo that upgrade first: docs/rollback.md says how`);
   if (code === 74) throw fail('WrongWorld', `in ${where} ${stderr.trim()}; put pg_hba.conf right by hand`);
   throw fail('CommandFailed', `could not ${what} the fence in ${where}: ${stderr.trim().slice(-1000)}`);
 }

@@ -173,7 +173,7 @@ async function hbaCheck(kc: KubeConfig, server: ServerRef, basics: Basics): Prom
         status: 'FAILED',
         message: `${basics.hbaFile} ${says}`,
         remedy:
-          'keep pg_hba.conf as a plain file in the data directory; undo an unfinished upgrade first (pgleap recover)',
+          'keep pg_hba.conf as a plain file in the data directory; undo an unfinished upgrade first as docs/rollback.md says',
       };
 }
 

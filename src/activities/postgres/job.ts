@@ -67,6 +67,8 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
 function withoutData(stderr: string): string {
   return stderr
     .split('\n')
-    .filter((line) => /^(ERROR|FATAL|PANIC|psql|pg_\w+|pgleap|vacuumdb|zstd|gzip|pigz|bash|\.\/script|[a-z0-9]+):/.test(line))
+    .filter((line) =>
+      /^(ERROR|FATAL|PANIC|psql|pg_\w+|pgleap|vacuumdb|zstd|gzip|pigz|bash|\.\/script|[a-z0-9]+):/.test(line),
+    )
     .join('\n');
 }
