@@ -111,7 +111,7 @@ export interface ClusterActivities {
   }): Promise<ServerRef>;
   /** Patches the template to its lasting form: the commit point. Resolves when the server takes TCP logins and is synced. */
   openTarget(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<ServerRef>;
-  /** Removes what the fenced target left on the new volume beside PGDATA. Called before openTarget. */
+  /** Removes what the fenced target left on the new volume beside PGDATA, and makes the rest durable. Called before openTarget. */
   sweepTarget(arg: { world: World; target: ServerRef }): Promise<void>;
 }
 
@@ -158,6 +158,8 @@ export interface PostgresActivities {
     sourceFacts: SourceFacts;
   }): Promise<{ settings: SavedSettings }>;
   carrySettings(arg: { world: World; target: ServerRef; settings: SavedSettings }): Promise<{ items: CarriedItem[] }>;
+  /** The transaction id the server gives next: two equal answers mean that nobody wrote in between. */
+  nextTransaction(arg: { server: ServerRef }): Promise<string>;
   /** Client sessions other than pgleap's own. */
   otherSessions(arg: { server: ServerRef }): Promise<string[]>;
   /** Sessions per login and transactions over a few seconds, and each probe's milliseconds. */

@@ -134,7 +134,11 @@ export interface Gathered {
   sourceFingerprintArtifact: Artifact | null;
   /** The fingerprint taken after the dump equals the one taken beside it. */
   sourceUnchanged: boolean;
+  /** The source's next transaction id before that fingerprint was taken: as long as it stays, nobody has written since. */
+  quietAt: string | null;
   trial: TrialFact | null;
+  /** When the source was about to be stopped: from then on it cannot be asked any more. */
+  haltingAt: string | null;
   clone: CloneFact | null;
   cloneActive: boolean;
   newClaim: NewClaimFact | null;
@@ -240,7 +244,9 @@ export function newStatus(workflowId: string, upgradeId: string, startedAt: stri
       sourceFingerprint: null,
       sourceFingerprintArtifact: null,
       sourceUnchanged: false,
+      quietAt: null,
       trial: null,
+      haltingAt: null,
       clone: null,
       cloneActive: false,
       newClaim: null,

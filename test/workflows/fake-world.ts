@@ -307,6 +307,10 @@ export function createWorld(knobs: Knobs) {
         { what: 'file', name: 'server.key', outcome: 'refused', why: 'a secret' },
       ],
     }),
+    nextTransaction: async () => {
+      law(state.source === 'running', 'only a running source is asked');
+      return hex(content);
+    },
     otherSessions: async () => [],
     observeDatabase: async () => ({ sessions: 3, logins: ['app'], transactionsPerSecond: 12.5, probeMs: [1] }),
 

@@ -86,6 +86,21 @@ describe.concurrent('parked', () => {
     expect(upgrade.world.broken).toEqual([]);
   });
 
+  test('a source that changed after its backup is not halted', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const trial = upgrade.world.hold('tryLogins');
+    await trial.arrived;
+    await upgrade.until(({ phases }) => phases.find(({ name }) => name === 'backup')?.state === 'done');
+    upgrade.world.writeToSource('rows-v2');
+    trial.release();
+    const { park } = await upgrade.parked();
+    expect(park).toMatchObject({ phase: 'halt', type: 'SourceNotQuiet' });
+    expect(upgrade.world.order).not.toContain('haltDatabase');
+    await upgrade.resolve('rollback');
+    expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
+    oldWorldStands(upgrade);
+  });
+
   test('rollback is refused as an answer after the commit point', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     upgrade.world.failOn('observeDatabase');

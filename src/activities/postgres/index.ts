@@ -11,7 +11,7 @@ import { dump, fingerprint } from './dump.ts';
 import { fenceSource, liftFence } from './fence.ts';
 import { importDump } from './import.ts';
 import { inspectSource } from './inspect.ts';
-import { analyze, observeDatabase, otherSessions, tryLogins } from './observe.ts';
+import { analyze, nextTransaction, observeDatabase, otherSessions, tryLogins } from './observe.ts';
 import { carrySettings, saveSettings } from './settings.ts';
 
 /** All that talks to a PostgreSQL server. `kubeConfig` is that of the worker; nothing is sent before the first call. */
@@ -68,6 +68,7 @@ export function createPostgresActivities({
       await recorded(arg.world, arg.target.pod);
       return await carrySettings(kc, arg);
     },
+    nextTransaction: ({ server }) => nextTransaction(kc, server),
     otherSessions: ({ server }) => otherSessions(kc, server),
     observeDatabase: (arg) => observeDatabase(kc, arg),
     liftSourceFence: async ({ world, database, hbaFile }) => {

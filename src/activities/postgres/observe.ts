@@ -42,6 +42,11 @@ async function sessionsOf(kc: KubeConfig, server: ServerRef): Promise<{ login: s
   return await sqlJson<{ login: string; name: string }[]>(kc, server, sessionsSql);
 }
 
+/** Asking takes no transaction id itself. */
+export async function nextTransaction(kc: KubeConfig, server: ServerRef): Promise<string> {
+  return await sqlJson<string>(kc, server, 'SELECT to_json(pg_snapshot_xmax(pg_current_snapshot())::text)');
+}
+
 /** `user@database application from address`, for people. */
 export async function otherSessions(kc: KubeConfig, server: ServerRef): Promise<string[]> {
   return (await sessionsOf(kc, server)).map(({ name }) => name);

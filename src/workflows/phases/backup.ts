@@ -51,6 +51,7 @@ export async function backup(run: Run): Promise<void> {
   run.settings = settings;
 
   const dumpName = `dump${again(tries)}.sql.${compression === 'zstd' ? 'zst' : 'gz'}`;
+  gathered.quietAt = await act('nextTransaction', 'note the source’s next transaction', { server: source(run) });
   const [after, dumpArtifact, fingerprintArtifact] = await all([
     fingerprint(run, `source-after-${tries}`),
     keep(run, from.pod, dump, dumpName),
@@ -73,7 +74,7 @@ export async function backup(run: Run): Promise<void> {
   );
 }
 
-function fingerprint(run: Run, name: string): Promise<FingerprintFact> {
+export function fingerprint(run: Run, name: string): Promise<FingerprintFact> {
   const { world } = resolved(run);
   return act('fingerprint', `fingerprint of the source: ${name}`, { world, server: sourceFromCandidate(run), name });
 }

@@ -1,14 +1,18 @@
 /**
  * halt: the original volume is at rest.
  *
- * 1. The source's workload to 0.
- * 2. Pods gone, VolumeAttachment gone; the volume detached at the provider.
+ * 1. Nobody has written since the backup: read-only services still had their logins.
+ * 2. The source's workload to 0.
+ * 3. Pods gone, VolumeAttachment gone; the volume detached at the provider.
  *
  * Undone by: the source at 1 again, on its own volume.
  * Killed here: a workload at 0 and a detached volume are found as such.
  */
+import { ApplicationFailure } from '@temporalio/workflow';
+import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
-import { database, note, resolved, willUndo, type Run } from '../run.ts';
+import { fingerprint } from './backup.ts';
+import { database, needed, note, now, resolved, source, willUndo, type Run } from '../run.ts';
 
 export async function halt(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
@@ -20,10 +24,28 @@ export async function halt(run: Run): Promise<void> {
     args: { world, database: database(run) },
     last: false,
   });
+  if (run.gathered.haltingAt === null) await stillAsBackedUp(run);
+  run.gathered.haltingAt = now();
   await act('haltDatabase', 'source to 0', { world, database: database(run) });
   await act('awaitDetached', `wait until volume ${plan.facts.volume.id} is detached`, {
     world,
     volume: plan.facts.volume,
   });
   note(run, 'halt', `volume ${plan.facts.volume.label} is detached`);
+}
+
+/**
+ * Compares the next transaction id with that of the backup. Housekeeping of the server's own takes ids too, so only another
+ * fingerprint tells whether a changed id means changed data.
+ */
+async function stillAsBackedUp(run: Run): Promise<void> {
+  const { quietAt, sourceFingerprint } = run.gathered;
+  const next = await act('nextTransaction', 'see that nobody wrote since the backup', { server: source(run) });
+  if (next === quietAt) return;
+  const seen = await fingerprint(run, `source-halt-${phaseRow(run.status, 'halt').tries}`);
+  if (seen.sha512 === needed(sourceFingerprint, 'the source’s fingerprint').sha512) return;
+  throw ApplicationFailure.nonRetryable(
+    'The source changed after it was backed up. A service that is listed as read-only writes, or somebody uses the superuser. Roll back, and list it as a service that is stopped.',
+    'SourceNotQuiet',
+  );
 }

@@ -10,7 +10,7 @@
 import { ApplicationFailure } from '@temporalio/workflow';
 import { missingForReplace } from '../../domain/laws.ts';
 import { act } from '../activities.ts';
-import { database, note, resolved, willUndo, type Run } from '../run.ts';
+import { database, needed, note, resolved, willUndo, type Run } from '../run.ts';
 
 export async function replace(run: Run): Promise<void> {
   const { world } = resolved(run);
@@ -20,6 +20,11 @@ export async function replace(run: Run): Promise<void> {
     throw ApplicationFailure.nonRetryable(`The volume is not replaced without ${missing.join(', ')}.`, 'Refused');
   }
 
+  // The gate may have waited for hours, and the clone is what is left when all else fails.
+  await act('awaitClone', 'see that the clone is still there', {
+    world,
+    clone: needed(run.gathered.clone, 'the clone'),
+  });
   await willUndo(run, {
     id: 'replace/claim',
     phase: 'replace',
