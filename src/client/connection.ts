@@ -89,6 +89,8 @@ export async function bounded<T>(session: Session, what: string, request: () => 
 
 function isLate(error: unknown): boolean {
   if (isGrpcDeadlineError(error)) return true;
+  // The deadline reaches a call that waits for a worker as a cancellation, too; nobody else cancels these.
+  if (isGrpcServiceError(error) && error.code === 1) return true;
   if (!(error instanceof Error)) return false;
   return error.name === 'WorkflowUpdateRPCTimeoutOrCancelledError' || isLate(error.cause);
 }
