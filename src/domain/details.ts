@@ -89,6 +89,16 @@ function services(status: UpgradeStatus): string {
   return `Services were down for ${duration(secondsBetween(from, to ?? from))}.`;
 }
 
+/** The same in lines of at most some 70 characters: the Web UI's pane cuts longer ones off. */
+function narrowCommand(workflowId: string, name: string, input: Record<string, unknown>): string[] {
+  const json = JSON.stringify(input).replace('"evidence":', '"evidence":\n');
+  return [
+    `temporal workflow update execute --name ${name} \\`,
+    `  --workflow-id '${workflowId}' \\`,
+    ...`  --input '${json}'`.split('\n'),
+  ];
+}
+
 function code(lines: string[]): string {
   return ['```', ...lines, '```'].join('\n');
 }
@@ -105,9 +115,11 @@ function answers(status: UpgradeStatus, gate: GateRow): string[] {
   const input = { gate: gate.name, by: you, evidence };
   const ways = (name: 'approve' | 'reject') =>
     code([
-      temporalCommand(status.workflowId, name, input),
+      ...narrowCommand(status.workflowId, name, input),
       '# or',
-      `pgleap ${name} '${status.workflowId}' --gate ${gate.name} --by '${you}' --evidence ${evidence}`,
+      `pgleap ${name} '${status.workflowId}' --gate ${gate.name} \\`,
+      `  --by '${you}' --evidence \\`,
+      `  ${evidence}`,
     ]);
   return [
     '## What to type',
@@ -175,9 +187,10 @@ function parkText(status: UpgradeStatus): string[] {
     ...park.options.flatMap((action) => [
       `To **${action}** (${means[action]}):`,
       code([
-        temporalCommand(status.workflowId, 'resolve', { park: park.id, action, by: you }),
+        ...narrowCommand(status.workflowId, 'resolve', { park: park.id, action, by: you }),
         '# or',
-        `pgleap resolve '${status.workflowId}' --park ${park.id} --action ${action} --by '${you}'`,
+        `pgleap resolve '${status.workflowId}' \\`,
+        `  --park ${park.id} --action ${action} --by '${you}'`,
       ]),
     ]),
   ];
@@ -256,7 +269,7 @@ function resultText(status: UpgradeStatus): string[] {
 function rollbackHint(status: UpgradeStatus): string[] {
   const canGoBack = status.committedAt === null && !status.ending && status.stage !== 'ended' && status.world !== null;
   if (!canGoBack || openGate(status) || status.park) return [];
-  return ['## To stop and go back', code([temporalCommand(status.workflowId, 'rollback', { by: you })])];
+  return ['## To stop and go back', code(narrowCommand(status.workflowId, 'rollback', { by: you }))];
 }
 
 /** The whole page. Under 20 KB for any upgrade of a few dozen services. */

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { describe, expect, test } from 'vitest';
 import { details, duration, headline } from '../../src/domain/details.ts';
 import { evidenceFor } from '../../src/domain/evidence.ts';
@@ -38,6 +39,21 @@ function inputs(page: string): unknown[] {
   return [...page.matchAll(/--input '([^']*)'/g)].map(([, json]) => JSON.parse(json ?? '') as unknown);
 }
 
+/** The blocks of commands on the page. */
+function blocks(page: string): string[] {
+  return [...page.matchAll(/```\n([^`]*)\n```/g)].map(([, block = '']) => block);
+}
+
+/** What a shell makes of commands that are typed: their arguments, as the two tools would get them. */
+function typed(block: string): string[][] {
+  const tools = ['temporal', 'pgleap'].map((tool) => `${tool}() { printf '%s\\0' ${tool} "$@"; printf '\\n'; }`);
+  const out = execFileSync('bash', ['-c', [...tools, block].join('\n')], { encoding: 'utf8' });
+  return out
+    .split('\0\n')
+    .slice(0, -1)
+    .map((line) => line.split('\0'));
+}
+
 test('the first line says where the upgrade is and what it waits for', () => {
   expect(details(planned()).split('\n')[0]).toBe('**Under way, working. Nothing is waited for.**');
   expect(headline(atGate('replace'))).toBe(
@@ -55,10 +71,28 @@ describe('at a gate', () => {
       { gate, by: 'YOUR NAME', evidence },
       { gate, by: 'YOUR NAME', evidence },
     ]);
-    expect(page).toContain(`temporal workflow update execute --workflow-id 'pgleap/databases/postgres' --name approve`);
-    expect(page).toContain(
-      `pgleap reject 'pgleap/databases/postgres' --gate ${gate} --by 'YOUR NAME' --evidence ${evidence}`,
-    );
+    const [yes = '', no = ''] = blocks(page);
+    const json = (name: string) => [
+      'workflow',
+      'update',
+      'execute',
+      '--name',
+      name,
+      '--workflow-id',
+      'pgleap/databases/postgres',
+      '--input',
+      expect.any(String),
+    ];
+    const own = ['pgleap/databases/postgres', '--gate', gate, '--by', 'YOUR NAME', '--evidence', evidence];
+    expect(typed(yes)).toEqual([
+      ['temporal', ...json('approve')],
+      ['pgleap', 'approve', ...own],
+    ]);
+    expect(typed(no)).toEqual([
+      ['temporal', ...json('reject')],
+      ['pgleap', 'reject', ...own],
+    ]);
+    for (const line of [...yes.split('\n'), ...no.split('\n')]) expect(line.length).toBeLessThanOrEqual(72);
     expect(page).toContain(`| gate **${gate}** | **waiting for a person** | since 03:12:05 UTC |`);
   });
 

@@ -52,8 +52,11 @@ export async function performUpgrade(ground: Ground, terminal: Terminal): Promis
   try {
     const { input, spec } = await readSpecFile(ground.kind === 'own' ? ground.spec : ground.stage.sandbox.upgradeSpec);
     if (ground.kind === 'sandbox') await workerIsThere(session);
-    const { workflowId } = await startUpgrade(session, input, spec);
-    say(terminal, `Upgrade ${style(terminal, 'bold', workflowId)} is started. ${whereToLook(ground, workflowId)}`);
+    const { workflowId, runId } = await startUpgrade(session, input, spec);
+    say(
+      terminal,
+      `Upgrade ${style(terminal, 'bold', workflowId)} is started. ${whereToLook(ground, workflowId, runId)}`,
+    );
     const status = await narrate(session, workflowId, terminal, {
       planned: async (planned) => {
         watching = await watch(planned);
@@ -100,9 +103,11 @@ async function workerIsThere(session: Session): Promise<void> {
   }
 }
 
-function whereToLook(ground: Ground, workflowId: string): string {
+/** Straight to the tab that says in words where the upgrade is; the history comes first otherwise. */
+function whereToLook(ground: Ground, workflowId: string, runId: string): string {
   const ui = ground.kind === 'sandbox' ? ground.stage.temporal.uiUrl : null;
-  return ui === null ? '' : `See it: ${ui}/namespaces/default/workflows/${encodeURIComponent(workflowId)}`;
+  const page = `${encodeURIComponent(workflowId)}/${runId}/user-metadata`;
+  return ui === null ? '' : `See it: ${ui}/namespaces/default/workflows/${page}`;
 }
 
 async function prove(
