@@ -5,6 +5,8 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     // Temporal's core is a native module with threads of its own: each file gets a process.
     pool: 'forks',
+    // Much of the time is waiting for servers, so that two files at once fit on a machine of two cores.
+    maxWorkers: 2,
     // Many tests start servers and processes; a loaded machine of two cores takes its time.
     testTimeout: 90_000,
     hookTimeout: 120_000,
