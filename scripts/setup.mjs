@@ -38,7 +38,9 @@ function installDependencies() {
   console.error('set-up: npm ci, 30 to 60 seconds …');
   const started = Date.now();
   const npm = process.env.npm_execpath;
-  const [command, args] = npm ? [process.execPath, [npm, 'ci', '--loglevel=error']] : ['npm', ['ci', '--loglevel=error']];
+  const [command, args] = npm
+    ? [process.execPath, [npm, 'ci', '--loglevel=error']]
+    : ['npm', ['ci', '--loglevel=error']];
   // What npm prints is for people too, but stdout belongs to the script that comes after (`--json`).
   const result = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2] });
   if (result.status !== 0) fail('npm ci failed; see its message above.');
