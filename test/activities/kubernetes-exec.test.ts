@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -197,9 +198,11 @@ describe('jobs', () => {
 
   test('are killed with all their children, each reaped by its parent', async () => {
     const { kc, folder } = await jobs();
-    const script = 'set -o pipefail; sh -c "sleep 30; true" | (sleep 31; true) | cat; echo "$?" >after';
+    const script =
+      'set -o pipefail; sh -c ">first; sleep 30; true" | (>second; sleep 31; true) | cat; echo "$?" >after';
     await startJob(kc, pod, { name: 'import', script });
-    await sleep(300);
+    for (const began of ['first', 'second'])
+      await expect.poll(() => existsSync(join(folder, 'jobs/import', began)), { timeout: 10_000 }).toBe(true);
     await killJob(kc, pod, 'import');
     const state = await pollJob(kc, pod, 'import');
     expect(state.state).toBe('done');
