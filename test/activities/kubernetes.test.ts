@@ -445,10 +445,10 @@ describe('an upgrade that is rolled back', () => {
     );
     expect(count).toBe('0\n');
     const checkpoint = () => sqlText(kubeConfig, emptied.first, 'SELECT checkpoint_lsn FROM pg_control_checkpoint()');
-    await sqlText(kubeConfig, emptied.first, 'CREATE TABLE unsynced AS SELECT 1');
-    const before = await checkpoint();
+    await sqlText(kubeConfig, emptied.first, 'CREATE TABLE unsynced AS SELECT 1', { write: true });
+    const unswept = await checkpoint();
     await twice('sweepTarget', { world, target: emptied.first });
-    expect(await checkpoint()).not.toBe(before);
+    expect(await checkpoint()).not.toBe(unswept);
   }, 120_000);
 
   test('ends in exactly the old world', async () => {
