@@ -90,7 +90,7 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
   mkdirSync(stateDir, { recursive: true });
   const kept = new Map<number, Kept>();
   const events: LinodeEvent[] = [];
-  const jobs = new Set<Promise<void>>();
+  const jobs = new Set<Promise<unknown>>();
   const counter = join(stateDir, 'next-id');
   for (const name of readdirSync(stateDir)) {
     const file = join(stateDir, name, 'volume.json');
@@ -191,12 +191,12 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
   }
 
   function background(work: Promise<unknown>): void {
-    const running = work.then(
-      () => {},
-      (error: unknown) => log(`linode: ${String(error)}`),
-    );
+    const running = work
+      .catch((error: unknown) => log(`linode: ${String(error)}`))
+      .finally(() => {
+        jobs.delete(running);
+      });
     jobs.add(running);
-    void running.then(() => jobs.delete(running));
   }
 
   for (const entry of kept.values()) {
