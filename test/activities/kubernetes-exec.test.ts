@@ -199,7 +199,7 @@ describe('jobs', () => {
   test('are killed with all their children, each reaped by its parent', async () => {
     const { kc, folder } = await jobs();
     const script =
-      'set -o pipefail; sh -c ">first; sleep 30; true" | (>second; sleep 31; true) | cat; echo "$?" >after';
+      'set -o pipefail; sh -c ">first; sleep 30 || exit 9" | (>second; sleep 31 || exit 9) | cat; echo "$?" >after';
     await startJob(kc, pod, { name: 'import', script });
     for (const began of ['first', 'second'])
       await expect.poll(() => existsSync(join(folder, 'jobs/import', began)), { timeout: 10_000 }).toBe(true);
