@@ -445,7 +445,7 @@ describe('an upgrade that is rolled back', () => {
     );
     expect(count).toBe('0\n');
     const checkpoint = () => sqlText(kubeConfig, emptied.first, 'SELECT checkpoint_lsn FROM pg_control_checkpoint()');
-    await sqlText(kubeConfig, emptied.first, 'CREATE TABLE unsynced AS SELECT 1', { write: true });
+    await sqlText(kubeConfig, emptied.first, 'CREATE TABLE public.unsynced AS SELECT 1', { write: true });
     const unswept = await checkpoint();
     await twice('sweepTarget', { world, target: emptied.first });
     expect(await checkpoint()).not.toBe(unswept);
