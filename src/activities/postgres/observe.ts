@@ -53,7 +53,7 @@ export async function otherSessions(kc: KubeConfig, server: ServerRef): Promise<
 }
 
 /** How long transactions are counted. Statistics are written at most once a second by each session. */
-const countMs = 4000;
+const countMs = 2000;
 
 export async function observeDatabase(
   kc: KubeConfig,
