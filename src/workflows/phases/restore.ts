@@ -9,6 +9,7 @@
  * Killed here: the detached import is found again; a lost one begins in an empty server.
  */
 import { phaseRow } from '../../domain/state.ts';
+import type { CarriedItem } from '../../domain/facts.ts';
 import { act } from '../activities.ts';
 import { fencedTarget } from './deploy.ts';
 import { failOnImportErrors } from './trial.ts';
@@ -48,12 +49,12 @@ export async function restore(run: Run): Promise<void> {
     act('analyze', 'ANALYZE', { world, server }),
   ]);
   gathered.restored = { import: imported, carried: items };
-  const refused = items.filter(({ outcome }) => outcome === 'refused');
-  for (const { what, name, why } of refused)
-    run.status.notes.push(`Not carried over, yours to set: ${what} ${name}: ${why}`);
+  for (const { what, name, why, outcome } of items)
+    if (outcome === 'refused') run.status.notes.push(`Not carried over, yours to set: ${what} ${name}: ${why}`);
+  const count = (wanted: CarriedItem['outcome']) => items.filter(({ outcome }) => outcome === wanted).length;
   note(
     run,
     'restore',
-    `imported in ${Math.round(imported.seconds)} s; ${items.length - refused.length} settings carried, ${refused.length} refused`,
+    `imported in ${Math.round(imported.seconds)} s; of ${items.length} settings ${count('carried')} carried over, ${count('same')} the same already, ${count('refused')} refused`,
   );
 }
