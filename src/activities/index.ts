@@ -13,6 +13,7 @@ import type { ArtifactActivities, SharedActivities } from './types.ts';
 
 export interface ActivityDeps {
   kubeConfig: KubeConfig;
+  /** Empty when none is set: preflight then FAILS for volumes that need it. */
   linodeToken: string;
   linodeUrl: string | undefined;
   cloudflareToken: string;

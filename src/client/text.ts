@@ -5,7 +5,8 @@ import type { Check, CheckStatus } from '../domain/checks.ts';
 import { duration, headline, temporalCommand } from '../domain/details.ts';
 import { serviceText } from '../domain/evidence.ts';
 import { gates } from '../domain/phases.ts';
-import { versionText, type Plan } from '../domain/plan.ts';
+import type { Plan } from '../domain/plan.ts';
+import { versionText } from '../domain/versions.ts';
 import {
   downtimeSeconds,
   gateWaitSeconds,

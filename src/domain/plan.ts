@@ -9,8 +9,6 @@ import { canonicalHash } from './hash.ts';
 import { whyNotUpgrade } from './versions.ts';
 import { cloneLabel, isVolumeLabel } from './labels.ts';
 
-export { versionText } from './versions.ts';
-
 export interface PlanFacts {
   cluster: ClusterFacts;
   source: SourceFacts;

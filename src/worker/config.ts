@@ -1,20 +1,14 @@
+import type { ActivityDeps } from '../activities/index.ts';
 import { KubeConfig } from '@kubernetes/client-node';
 import path from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../domain/exit-codes.ts';
 
 /** What the worker needs besides Temporal's own `TEMPORAL_*` variables, read from the environment only. */
-export interface WorkerConfig {
+export interface WorkerConfig extends ActivityDeps {
   taskQueue: string;
   /** Absolute path of the artifact folder. */
   artifacts: string;
-  kubeConfig: KubeConfig;
-  /** Empty when none is set: preflight then FAILS for volumes that need it. */
-  linodeToken: string;
-  linodeUrl: string | undefined;
-  cloudflareToken: string;
-  cloudflareUrl: string | undefined;
-  notifyUrl: string | undefined;
   /** `host:port` of the Prometheus endpoint; undefined for none. */
   metrics: string | undefined;
 }

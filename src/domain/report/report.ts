@@ -3,7 +3,7 @@
  * places, to be kept beside the backup and read years later.
  */
 import { duration, headline } from '../details.ts';
-import { versionText } from '../plan.ts';
+import { versionText } from '../versions.ts';
 import { downtimeSeconds, gateWaitSeconds, type UpgradeStatus } from '../state.ts';
 import { bytesText, countText, timeText } from '../text.ts';
 import { decisions, phaseTable, timeline } from './course.ts';
