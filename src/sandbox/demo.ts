@@ -11,13 +11,14 @@ import { UserError, exitCodes, type ExitName } from '../domain/exit-codes.ts';
 import { say, style, type Terminal } from './demo/narrate.ts';
 import { performUpgrade, type DemoResult } from './demo/perform.ts';
 import type { Stage, StageMessage } from './demo/stage.ts';
+import { SOURCE_MAJORS, type SourceMajor } from './world/world.ts';
 
 const usage = `Usage: npm run demo -- [options]
 
   --yes         approve every gate
   --json        narration on stderr; the last line of stdout is one JSON object
   --size MB     bulk data beside the few MB that there always are (default 20)
-  --from MAJOR  15 or 16 (default 16)
+  --from MAJOR  ${SOURCE_MAJORS.join(' or ')} (default 16)
   --keep        leave everything running, and say how to stop it
   --spec FILE   your own spec, on the cluster of KUBECONFIG, your Temporal and your worker
   --help        this text
@@ -28,7 +29,7 @@ interface Options {
   json: boolean;
   keep: boolean;
   size: number;
-  from: '15' | '16';
+  from: SourceMajor;
   spec: string | undefined;
 }
 
@@ -54,10 +55,14 @@ function readOptions(): Options | undefined {
   if (!Number.isFinite(size) || size < 0 || size > 20_000) {
     throw new UserError('usage', `--size takes megabytes from 0 to 20000, not ${values.size}.`);
   }
-  if (values.from !== '15' && values.from !== '16') {
-    throw new UserError('usage', `--from takes 15 or 16, not ${values.from}: the sandbox has no other source.`);
+  const from = SOURCE_MAJORS.find((major) => String(major) === values.from);
+  if (from === undefined) {
+    throw new UserError(
+      'usage',
+      `--from takes ${SOURCE_MAJORS.join(' or ')}, not ${values.from}: there is no image of it.`,
+    );
   }
-  const { yes, json, keep, from, spec } = values;
+  const { yes, json, keep, spec } = values;
   if (!yes && !(process.stdin.isTTY && process.stdout.isTTY)) {
     throw new UserError(
       'usage',
@@ -108,7 +113,7 @@ async function run(options: Options, terminal: Terminal, curtain: Curtain): Prom
   const artifacts = resolve('artifacts');
   const stage = await raiseCurtain(curtain, terminal, [
     '--from',
-    options.from,
+    String(options.from),
     '--size',
     String(options.size),
     '--artifacts',

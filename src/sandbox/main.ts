@@ -5,6 +5,7 @@
 import { parseArgs } from 'node:util';
 import { resolve } from 'node:path';
 import { startSandbox } from './sandbox.ts';
+import { SOURCE_MAJORS } from './world/world.ts';
 
 const { values } = parseArgs({
   options: {
@@ -19,10 +20,12 @@ function log(line: string): void {
 }
 
 async function main(): Promise<void> {
-  const from = values.from === '15' ? 15 : values.from === '16' ? 16 : undefined;
+  const from = SOURCE_MAJORS.find((major) => String(major) === values.from);
   const sizeMb = Number(values.size);
   if (values.state === undefined || from === undefined || !(sizeMb >= 0)) {
-    process.stderr.write('usage: node src/sandbox/main.ts --state DIR [--from 15|16] [--size MB]\n');
+    process.stderr.write(
+      `usage: node src/sandbox/main.ts --state DIR [--from ${SOURCE_MAJORS.join('|')}] [--size MB]\n`,
+    );
     process.exitCode = 2;
     return;
   }

@@ -15,14 +15,14 @@ import { describeUpgrade, findUpgrade, sendMessage, startUpgrade, upgradeStatus 
 import { UserError } from '../../src/domain/exit-codes.ts';
 import type { GateName } from '../../src/domain/phases.ts';
 import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
-import type { SandboxAddress } from '../../src/sandbox/sandbox.ts';
+import type { WorldAddress } from '../../src/sandbox/world/raise.ts';
 import { startVisitor, type Visitor } from '../../src/sandbox/demo/visitor.ts';
 import { openAccess, type Access } from '../../src/sandbox/world/access.ts';
 
 const root = join(import.meta.dirname, '..', '..');
 
 export interface Stage {
-  sandbox: SandboxAddress;
+  sandbox: WorldAddress;
   access: Access;
   session: Session;
   artifacts: string;
@@ -105,12 +105,12 @@ async function whereItStood(session: Session): Promise<string> {
   }
 }
 
-async function firstLine(child: ChildProcess): Promise<SandboxAddress> {
+async function firstLine(child: ChildProcess): Promise<WorldAddress> {
   if (child.stdout === null) throw new Error('no output');
   let log = '';
   child.stderr?.on('data', (chunk: Buffer) => (log += chunk.toString()));
   for await (const line of createInterface({ input: child.stdout })) {
-    const address: SandboxAddress = JSON.parse(line);
+    const address: WorldAddress = JSON.parse(line);
     return address;
   }
   throw new Error(`the sandbox did not start: ${log.slice(-2000)}`);

@@ -12,7 +12,7 @@ import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { connect, type Session } from '../../client/connection.ts';
 import { startTemporal } from '../../client/temporal-server.ts';
-import type { SandboxAddress } from '../sandbox.ts';
+import type { WorldAddress } from '../world/raise.ts';
 
 /** What the stage tells the demo. */
 export type StageMessage =
@@ -20,7 +20,7 @@ export type StageMessage =
 
 export interface Stage {
   temporal: { address: string; uiUrl: string | null };
-  sandbox: SandboxAddress;
+  sandbox: WorldAddress;
   /** Environment of the worker, without which no other command finds this world. */
   env: Record<string, string>;
   pid: number;
@@ -94,7 +94,7 @@ async function timed<T>(name: string, work: () => Promise<T>): Promise<T> {
   return result;
 }
 
-async function startSandboxProcess(folder: string, args: string[]): Promise<SandboxAddress> {
+async function startSandboxProcess(folder: string, args: string[]): Promise<WorldAddress> {
   const child = fork(join(root, 'src', 'sandbox', 'main.ts'), args, { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
   closers.push(() => ended(child));
   const problems: string[] = [];
@@ -102,7 +102,7 @@ async function startSandboxProcess(folder: string, args: string[]): Promise<Sand
   child.stderr?.on('data', (chunk: Buffer) => problems.push(chunk.toString()));
   if (child.stdout === null) throw new Error('the sandbox has no output');
   for await (const line of createInterface({ input: child.stdout })) {
-    const address: SandboxAddress = JSON.parse(line);
+    const address: WorldAddress = JSON.parse(line);
     return address;
   }
   throw new Error(problems.join('').trim().split('\n').at(-1) ?? 'The sandbox ended at once.');

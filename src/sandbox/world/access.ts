@@ -3,8 +3,15 @@
  * It asks the same API as everybody, so the demo's proof holds for any cluster.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ApiException, AppsV1Api, BatchV1Api, CoreV1Api } from '@kubernetes/client-node';
-import type { KubeConfig, V1Pod } from '@kubernetes/client-node';
+import {
+  ApiException,
+  AppsV1Api,
+  BatchV1Api,
+  CoreV1Api,
+  KubernetesObjectApi,
+  PatchStrategy,
+} from '@kubernetes/client-node';
+import type { KubeConfig, KubernetesObject, V1Pod } from '@kubernetes/client-node';
 import { runInPod } from '../../activities/kubernetes/exec.ts';
 import type { PodRef } from '../../domain/facts.ts';
 
@@ -22,6 +29,14 @@ export function openAccess(kubeConfig: KubeConfig): Access {
     apps: kubeConfig.makeApiClient(AppsV1Api),
     batch: kubeConfig.makeApiClient(BatchV1Api),
   };
+}
+
+/** Makes or changes objects, in this order, as `kubectl apply --server-side` does. */
+export async function apply({ kubeConfig }: Access, objects: KubernetesObject[]): Promise<void> {
+  const client = KubernetesObjectApi.makeApiClient(kubeConfig);
+  for (const object of objects) {
+    await client.patch(object, undefined, undefined, 'operator', true, PatchStrategy.ServerSideApply);
+  }
 }
 
 /** Undefined when the API says that there is no such object. */

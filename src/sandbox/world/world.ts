@@ -4,7 +4,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { KubernetesObject } from '@kubernetes/client-node';
 import { parseAllDocuments, parseDocument } from 'yaml';
-import { eventually, podOf, psql, waitForDeployment, type Access } from './access.ts';
+import { apply, eventually, podOf, psql, waitForDeployment, type Access } from './access.ts';
 
 const SUPERUSER = 'shop';
 export const ZONE_NAME = 'shop.test';
@@ -31,14 +31,15 @@ const DATABASE_OF: Record<(typeof SERVICES)[number], string> = {
 const MESSAGE_BYTES = 330;
 const PASTE_BYTES = 7_600;
 
+/** Majors that there are images of to begin with. */
+export const SOURCE_MAJORS = [15, 16, 17] as const;
+export type SourceMajor = (typeof SOURCE_MAJORS)[number];
+
 export interface WorldOptions {
-  from: 15 | 16;
+  from: SourceMajor;
   /** Bulk data in MB, beside the few MB that there always are. */
   sizeMb: number;
 }
-
-/** Applies manifests in order; `apply` is the cluster's own. */
-type Apply = (objects: KubernetesObject[]) => void;
 
 async function manifests(name: string): Promise<string> {
   return readFile(join(EXAMPLES, name), 'utf8');
@@ -51,23 +52,23 @@ function objectsOf(text: string): KubernetesObject[] {
 }
 
 /** The database with its data, then all that uses it; resolves when every service is ready. */
-export async function buildWorld(access: Access, apply: Apply, options: WorldOptions): Promise<void> {
+export async function buildWorld(access: Access, options: WorldOptions): Promise<void> {
   const passwords = Object.fromEntries(
     [...SERVICES, 'superuser', 'admin', 'legacy'].map((name) => [name, randomBytes(18).toString('hex')]),
   );
-  apply(objectsOf(await manifests('namespaces.yaml')));
-  apply(secrets(passwords));
-  apply(objectsOf(await manifests('volume.yaml')));
-  apply(objectsOf(await postgresManifest(options.from)));
+  await apply(access, objectsOf(await manifests('namespaces.yaml')));
+  await apply(access, secrets(passwords));
+  await apply(access, objectsOf(await manifests('volume.yaml')));
+  await apply(access, objectsOf(await postgresManifest(options.from)));
   await seed(access, passwords, options.sizeMb);
-  apply(objectsOf(await manifests('services.yaml')));
-  apply(objectsOf(await manifests('backup.yaml')));
+  await apply(access, objectsOf(await manifests('services.yaml')));
+  await apply(access, objectsOf(await manifests('backup.yaml')));
   for (const service of SERVICES) {
     if (service !== 'blackbox') await waitForDeployment(access, NAMESPACE_OF[service], service);
   }
 }
 
-async function postgresManifest(from: 15 | 16): Promise<string> {
+async function postgresManifest(from: SourceMajor): Promise<string> {
   return (await manifests('postgres.yaml')).replace('image: postgres:16', `image: postgres:${from}`);
 }
 
@@ -117,7 +118,7 @@ async function seed(access: Access, passwords: Record<string, string>, sizeMb: n
  * sandbox's versions and address.
  * @returns path of the spec
  */
-export async function writeSpec(folder: string, options: { from: 15 | 16; siteUrl: string }): Promise<string> {
+export async function writeSpec(folder: string, options: { from: SourceMajor; siteUrl: string }): Promise<string> {
   await mkdir(folder, { recursive: true });
   await writeFile(join(folder, 'volume.yaml'), await manifests('volume.yaml'));
   await writeFile(join(folder, 'postgres.yaml'), await postgresManifest(options.from));
