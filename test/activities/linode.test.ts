@@ -25,7 +25,7 @@ let count = 0;
 
 beforeAll(async () => {
   stateDir = await mkdtemp(join(tmpdir(), 'linode-'));
-  cloud = await startLinode({ stateDir, token: TOKEN, region: 'eu-central', cloneMs: 100 });
+  cloud = await startLinode({ stateDir, token: TOKEN, region: 'eu-central', delays: { cloneMs: 100 } });
   proxy = await startFaultProxy(cloud.url);
 });
 afterAll(async () => {

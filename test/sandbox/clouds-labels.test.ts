@@ -7,7 +7,7 @@ import { cloneLabel, isVolumeLabel } from '../../src/domain/labels.ts';
 import { openVolumes } from '../../src/sandbox/clouds/linode-volumes.ts';
 
 const stateDir = mkdtempSync(join(tmpdir(), 'labels-'));
-const volumes = openVolumes({ stateDir, region: 'eu-central', cloneMs: 0, log: () => {} });
+const volumes = openVolumes({ stateDir, region: 'eu-central', delays: { cloneMs: 0, detachMs: 0 }, log: () => {} });
 afterAll(() => rmSync(stateDir, { recursive: true }));
 
 /** Whether the provider takes a label, by the rule that its API documents. */

@@ -29,7 +29,7 @@ let token = 'lin-token';
 
 beforeAll(async () => {
   stateDir = await mkdtemp(join(tmpdir(), 'linode-'));
-  cloud = await startLinode({ stateDir, token, region: 'eu-central', cloneMs: 50 });
+  cloud = await startLinode({ stateDir, token, region: 'eu-central', delays: { cloneMs: 50 } });
   baseRequest.interceptors.request.use((config) => {
     config.url = (config.url ?? '').replace('https://api.linode.com', cloud.url);
     config.headers.set('Authorization', `Bearer ${token}`);
@@ -131,6 +131,29 @@ test('attaches, refuses to delete what is attached, detaches', async () => {
   expect(await resizeVolume(id, { size: 20 })).toMatchObject({ size: 20 });
   expect((await refusal(resizeVolume(id, { size: 10 }))).status).toBe(400);
   expect(await deleteVolume(id)).toEqual({});
+});
+
+test('a detach takes as long as ordered, and the volume is held until it is over', async () => {
+  const order = (delays: object, bearer = token) =>
+    fetch(`${cloud.url}/sandbox/delays`, {
+      method: 'PUT',
+      headers: { authorization: `Bearer ${bearer}`, 'content-type': 'application/json' },
+      body: JSON.stringify(delays),
+    });
+  expect((await order({ detachMs: 400 }, 'wrong')).status).toBe(401);
+  expect(await (await order({ detachMs: 400 })).json()).toEqual({ cloneMs: 50, detachMs: 400 });
+  const { id } = await createVolume({ label: 'slow', region: 'eu-central', size: 10 });
+  await attachVolume(id, { linode_id: 7 });
+  const began = Date.now();
+  expect(await detachVolume(id)).toEqual({});
+  expect(await detachVolume(id)).toEqual({});
+  expect(await getVolume(id)).toMatchObject({ linode_id: 7 });
+  expect(await refusal(attachVolume(id, { linode_id: 7 }))).toMatchObject({ errors: [{ reason: 'Linode busy.' }] });
+  expect((await refusal(deleteVolume(id))).status).toBe(400);
+  await vi.waitUntil(async () => (await getVolume(id)).linode_id === null, { timeout: 5000 });
+  expect(Date.now() - began).toBeGreaterThanOrEqual(400);
+  await order({ detachMs: 0 });
+  expect(await attachVolume(id, { linode_id: 7 })).toMatchObject({ linode_id: 7 });
 });
 
 test('what the cluster does to a volume is what the API shows', async () => {

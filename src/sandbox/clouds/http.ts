@@ -2,15 +2,22 @@ import { createServer } from 'node:http';
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 
 export interface Listening {
-  /** `http://127.0.0.1:<port>`, without a trailing slash. */
+  /** `http://<host>:<port>`, without a trailing slash. */
   url: string;
   /** Ends open connections too: a keep-alive client must not hold the sandbox open. */
   close(): Promise<void>;
 }
 
-/** Serves `handle` on a free port of the loopback address. A rejected `handle` is answered with 500. */
+export interface Address {
+  host: string;
+  /** 0 for a free one. */
+  port: number;
+}
+
+/** Serves `handle`, by default on a free port of the loopback address. A rejected `handle` is answered with 500. */
 export async function listen(
   handle: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
+  { host, port }: Address = { host: '127.0.0.1', port: 0 },
 ): Promise<Listening> {
   const listener: RequestListener = (request, response) => {
     handle(request, response).catch((error: unknown) => {
@@ -21,12 +28,12 @@ export async function listen(
   const server = createServer(listener);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen(0, '127.0.0.1', resolve);
+    server.listen(port, host, resolve);
   });
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('the server has no TCP port');
   return {
-    url: `http://127.0.0.1:${address.port}`,
+    url: `http://${host}:${address.port}`,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 
 const volumeSchema = z.object({
@@ -67,7 +68,8 @@ export interface VolumeStore {
   /** Answers at once with a volume that is `creating`; it is `active` when a full copy of the bytes lies there. */
   clone(id: number, label: string): LinodeVolume;
   attach(id: number, linodeId: number): LinodeVolume;
-  detach(id: number): LinodeVolume;
+  /** Resolves when `linode_id` is null, after the delay that is ordered. */
+  detach(id: number): Promise<void>;
   resize(id: number, size: number): LinodeVolume;
   update(id: number, changes: { label?: string; tags?: string[] }): LinodeVolume;
   delete(id: number): void;
@@ -75,22 +77,30 @@ export interface VolumeStore {
   idle(): Promise<void>;
 }
 
+/** Shortest times that work at the provider takes, in milliseconds. A change counts for what begins after it. */
+export interface Delays {
+  /** From `creating` to `active` of a clone; a real provider takes minutes. */
+  cloneMs: number;
+  /** From the answer to a detach until `linode_id` is null; a real provider takes seconds, and at times minutes. */
+  detachMs: number;
+}
+
 export interface VolumeStoreOptions {
   stateDir: string;
   region: string;
-  /** Shortest time from `creating` to `active` of a clone; a real provider takes minutes. */
-  cloneMs: number;
+  delays: Delays;
   log: (line: string) => void;
 }
 
 export const SMALLEST_GB = 10;
 const LARGEST_GB = 16384;
 
-export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptions): VolumeStore {
+export function openVolumes({ stateDir, region, delays, log }: VolumeStoreOptions): VolumeStore {
   mkdirSync(stateDir, { recursive: true });
   const kept = new Map<number, Kept>();
   const events: LinodeEvent[] = [];
   const jobs = new Set<Promise<unknown>>();
+  const detaching = new Map<number, Promise<void>>();
   const counter = join(stateDir, 'next-id');
   for (const name of readdirSync(stateDir)) {
     const file = join(stateDir, name, 'volume.json');
@@ -176,13 +186,23 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
     rmSync(target, { recursive: true, force: true });
     mkdirSync(target, { recursive: true });
     const [code, output] = await run('cp', ['-a', '--reflink=auto', `${source}/.`, target]);
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, cloneMs - (Date.now() - started))));
+    await sleep(Math.max(0, delays.cloneMs - (Date.now() - started)));
     if (kept.get(id) !== entry) return;
     began.status = code === 0 ? 'finished' : 'failed';
     began.percent_complete = code === 0 ? 100 : began.percent_complete;
     if (code !== 0) log(`linode: copy into volume ${id} failed: ${output}`);
     entry.volume.status = code === 0 ? 'active' : 'contact_support';
     delete entry.cloneOf;
+    save(entry);
+  }
+
+  async function letGo(entry: Kept): Promise<void> {
+    if (delays.detachMs > 0) await sleep(delays.detachMs);
+    if (kept.get(entry.volume.id) !== entry) return;
+    entry.volume.linode_id = null;
+    entry.volume.linode_label = null;
+    entry.volume.io_ready = false;
+    event('volume_detach', entry.volume);
     save(entry);
   }
 
@@ -233,6 +253,7 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
         throw new Refusal(400, `Volume ${id} is already attached`, 'volume_id');
       }
       checkActive(entry, 'attached');
+      if (detaching.has(id)) throw new Refusal(400, 'Linode busy.');
       entry.volume.linode_id = linodeId;
       entry.volume.linode_label = `node-${linodeId}`;
       entry.volume.io_ready = true;
@@ -241,11 +262,12 @@ export function openVolumes({ stateDir, region, cloneMs, log }: VolumeStoreOptio
     },
     detach(id) {
       const entry = find(id);
-      entry.volume.linode_id = null;
-      entry.volume.linode_label = null;
-      entry.volume.io_ready = false;
-      event('volume_detach', entry.volume);
-      return save(entry);
+      const under = detaching.get(id);
+      if (under !== undefined) return under;
+      const begun = letGo(entry).finally(() => detaching.delete(id));
+      detaching.set(id, begun);
+      background(begun);
+      return begun;
     },
     resize(id, size) {
       const entry = find(id);

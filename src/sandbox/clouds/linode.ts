@@ -1,8 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import { applyFilter, BadFilter } from './linode-filter.ts';
 import { listen, readObject, sendJson } from './http.ts';
+import type { Address } from './http.ts';
 import { openVolumes, Refusal, SMALLEST_GB } from './linode-volumes.ts';
-import type { VolumeStore } from './linode-volumes.ts';
+import type { Delays, VolumeStore } from './linode-volumes.ts';
 import type { Volumes } from '../kube/volumes.ts';
 
 export interface LinodeOptions {
@@ -14,10 +15,12 @@ export interface LinodeOptions {
   scopes?: string;
   /** The only region there is, e.g. `eu-central`. */
   region: string;
-  /** Shortest time a clone takes, in milliseconds. Default 0: as long as the copy. */
-  cloneMs?: number;
+  /** Default 0 each. `PUT /sandbox/delays` changes them while it runs. */
+  delays?: Partial<Delays>;
   /** Requests a minute, by kind of request. Default: the documented limits. */
   limits?: Partial<Record<Bucket, number>>;
+  /** Default: a free port of the loopback address. */
+  listen?: Address;
   log?: (line: string) => void;
 }
 
@@ -47,11 +50,13 @@ export async function startLinode({
   token,
   scopes = '*',
   region,
-  cloneMs = 0,
+  delays: ordered = {},
   limits = {},
+  listen: address,
   log = () => {},
 }: LinodeOptions): Promise<Linode> {
-  const store = openVolumes({ stateDir, region, cloneMs, log });
+  const delays: Delays = { cloneMs: 0, detachMs: 0, ...ordered };
+  const store = openVolumes({ stateDir, region, delays, log });
   const limiter = startLimiter({ ...DOCUMENTED_LIMITS, ...limits });
 
   const server = await listen(async (request, response) => {
@@ -67,6 +72,10 @@ export async function startLinode({
       if (request.method !== 'GET' && scopes !== '*' && !scopes.includes('volumes:read_write')) {
         throw new Refusal(401, 'Your OAuth token is not authorized to use this endpoint.');
       }
+      if (pathname === '/sandbox/delays' && request.method === 'PUT') {
+        sendJson(response, 200, orderDelays(await bodyOf(request)));
+        return;
+      }
       const { status = 200, body } = await answer(request, path, searchParams);
       sendJson(response, status, body, rate.headers);
     } catch (error) {
@@ -78,7 +87,15 @@ export async function startLinode({
         throw error;
       }
     }
-  });
+  }, address);
+
+  /** No part of the provider's API: how a test makes it as slow as the provider can be. */
+  function orderDelays(body: Record<string, unknown>): Delays {
+    for (const name of ['cloneMs', 'detachMs'] as const) {
+      if (body[name] !== undefined) delays[name] = integer(body[name], name);
+    }
+    return delays;
+  }
 
   async function answer(request: IncomingMessage, path: string, query: URLSearchParams): Promise<Reply> {
     const { method = 'GET' } = request;
@@ -128,7 +145,8 @@ export async function startLinode({
       case 'POST attach':
         return { body: store.attach(id, integer((await bodyOf(request))['linode_id'], 'linode_id')) };
       case 'POST detach':
-        store.detach(id);
+        // Answered before it is done, as there. The store logs what fails.
+        store.detach(id).catch(() => {});
         return { body: {} };
       case 'POST resize':
         return { body: store.resize(id, integer((await bodyOf(request))['size'], 'size')) };
@@ -187,7 +205,7 @@ function forCluster(store: VolumeStore): Volumes {
       if (store.get(id).linode_id !== linodeId) store.attach(id, linodeId);
     },
     async detach(id) {
-      if ((find(id)?.linode_id ?? null) !== null) store.detach(id);
+      if ((find(id)?.linode_id ?? null) !== null) await store.detach(id);
     },
     async delete(id) {
       if (find(id)) store.delete(id);
