@@ -94,11 +94,11 @@ test('a claim gets a volume as the CSI driver makes it, attached while a pod use
   const volume = await boundVolume('data');
   const claim = await core.readNamespacedPersistentVolumeClaim({ name: 'data', namespace });
   const uid = claim.metadata?.uid ?? '';
-  const label = `pvc${uid.replaceAll('-', '').slice(0, 16)}`;
+  const label = `pvc-${uid.replaceAll('-', '').slice(0, 16)}`;
   const id = idOf(volume);
   expect(claim.spec?.storageClassName).toBe('linode-block-storage-retain');
   expect(volume).toMatchObject({
-    metadata: { name: `pvc-${uid}`, annotations: { 'pv.kubernetes.io/provisioned-by': 'linodebs.csi.linode.com' } },
+    metadata: { name: label, annotations: { 'pv.kubernetes.io/provisioned-by': 'linodebs.csi.linode.com' } },
     spec: {
       accessModes: ['ReadWriteOncePod'],
       capacity: { storage: '12Gi' },
@@ -132,6 +132,23 @@ test('a claim gets a volume as the CSI driver makes it, attached while a pod use
     return items[0]?.status?.conditions?.[0]?.message?.includes('ReadWriteOncePod');
   }, 'the second pod to wait');
   await apps.deleteNamespacedDeployment({ name: 'second', namespace });
+});
+
+test('a claim of a broken size is told what it asked for, and gets whole gibibytes below it', async () => {
+  const sizes = [
+    ['tiny', '1Gi', '10Gi', 10],
+    ['half', '12.5Gi', '12800Mi', 12],
+    ['decimal', '15G', '15000000000', 13],
+  ] as const;
+  for (const [name, asked, capacity, sizeGb] of sizes) {
+    await core.createNamespacedPersistentVolumeClaim({
+      namespace,
+      body: claimOf(name, { resources: { requests: { storage: asked } } }),
+    });
+    const volume = await boundVolume(name);
+    expect(volume.spec?.capacity, name).toEqual({ storage: capacity });
+    expect(world.volumes.get(idOf(volume)), name).toMatchObject({ sizeGb });
+  }
 });
 
 test('the claim stays while a pod uses it; then the volume is detached, released, and can be bound again', async () => {

@@ -7,9 +7,10 @@ import { feed, startQueue, type Context, type Controller, type Queue } from './l
 
 export const csiDriver = 'linodebs.csi.linode.com';
 const provisionerFinalizer = 'external-provisioner.volume.kubernetes.io/finalizer';
+const mebibyte = 2 ** 20;
 const gibibyte = 2 ** 30;
 /** The provider's smallest volume. */
-const minimumGb = 10;
+const minimumBytes = 10 * gibibyte;
 
 export interface VolumeContext extends Context {
   volumes: Volumes;
@@ -175,9 +176,11 @@ async function provision({ store, recorder, volumes, region }: VolumeContext, cl
     return;
   }
   say('Normal', 'Provisioning', `External provisioner is provisioning volume for claim "${namespace}/${name}"`);
-  const asked = Math.ceil((bytesOf(claim.spec.resources?.requests?.['storage']) ?? 0) / gibibyte);
-  const sizeGb = Math.max(minimumGb, asked);
-  const made = await volumes.create({ label: `pvc${uid.replaceAll('-', '').slice(0, 16)}`, sizeGb, region });
+  const bytes = Math.max(minimumBytes, bytesOf(claim.spec.resources?.requests?.['storage']) ?? 0);
+  // One name for PV and volume, as Linode has the provisioner make it (--volume-name-uuid-length=16).
+  const label = `pvc-${uid.replaceAll('-', '').slice(0, 16)}`;
+  // Linode's driver rounds down, and tells Kubernetes the size that was asked for.
+  const made = await volumes.create({ label, sizeGb: Math.floor(bytes / gibibyte), region });
   const latest = store.get('persistentvolumeclaims', namespace, name);
   if (latest?.metadata.uid !== uid) return volumes.delete(made.id);
   const policy = storageClass.reclaimPolicy ?? 'Delete';
@@ -185,7 +188,7 @@ async function provision({ store, recorder, volumes, region }: VolumeContext, cl
     apiVersion: 'v1',
     kind: 'PersistentVolume',
     metadata: {
-      name: `pvc-${uid}`,
+      name: label,
       annotations: {
         'pv.kubernetes.io/provisioned-by': csiDriver,
         'volume.kubernetes.io/provisioner-deletion-secret-name': '',
@@ -195,7 +198,7 @@ async function provision({ store, recorder, volumes, region }: VolumeContext, cl
     },
     spec: {
       accessModes: modes,
-      capacity: { storage: `${sizeGb}Gi` },
+      capacity: { storage: binary(bytes) },
       claimRef: { apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name, uid },
       csi: {
         driver: csiDriver,
@@ -230,14 +233,19 @@ async function provision({ store, recorder, volumes, region }: VolumeContext, cl
   bind(store, volume, latest);
 }
 
+/** Bytes in the largest binary unit of Kubernetes that says them exactly. */
+function binary(bytes: number): string {
+  if (bytes % gibibyte === 0) return `${bytes / gibibyte}Gi`;
+  return bytes % mebibyte === 0 ? `${bytes / mebibyte}Mi` : String(bytes);
+}
+
 async function syncVolume(context: VolumeContext, name: string, claims: Queue): Promise<void> {
   const { store } = context;
   const volume = store.get('persistentvolumes', '', name);
   if (volume === undefined) return;
   const phase = phaseOf(store, volume, claims);
   store.mutate('persistentvolumes', '', name, (draft) => {
-    const failed = phase === 'Released' && draft.status?.phase === 'Failed';
-    if (!failed && draft.status?.phase !== phase) draft.status = { phase, lastPhaseTransitionTime: timestamp() };
+    if (draft.status?.phase !== phase) draft.status = { phase, lastPhaseTransitionTime: timestamp() };
     if (draft.metadata.deletionTimestamp !== undefined || volumeIdOf(draft) === undefined) return;
     const finalizers = (draft.metadata.finalizers ?? []).filter((one) => one !== provisionerFinalizer);
     if (draft.spec.persistentVolumeReclaimPolicy === 'Delete') finalizers.push(provisionerFinalizer);
@@ -273,10 +281,8 @@ async function reclaim({ store, volumes, recorder }: VolumeContext, volume: Pers
     if (id !== undefined) await volumes.delete(id);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
+    // The volume stays Released, as the external provisioner leaves it, and is tried again.
     recorder(`${csiDriver}_sandbox`, volume, 'Warning', 'VolumeFailedDelete', message);
-    store.mutate('persistentvolumes', '', name, (draft) => {
-      draft.status = { phase: 'Failed', message };
-    });
     throw error;
   }
   store.remove('persistentvolumes', '', name);
