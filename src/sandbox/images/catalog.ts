@@ -44,7 +44,13 @@ const POSTGRES_IMAGES = new Map<string, PostgresMajor>([
   ['postgres:18', 18],
 ]);
 
-async function postgresImage(cacheDir: string, major: PostgresMajor, locale: string): Promise<Image> {
+/** What an image is, apart from the files of PostgreSQL itself. */
+export interface ImageDescription extends Omit<Image, 'layer'> {
+  /** Whose server, or else client programs, it has. */
+  major: PostgresMajor;
+}
+
+function describePostgres(major: PostgresMajor, locale: string): ImageDescription {
   // From 18 on the volume is one level higher, so that pg_upgrade --link can reach the old and the new side.
   const pgdata = major >= 18 ? `/var/lib/postgresql/${major}/docker` : '/var/lib/postgresql/data';
   const directories = [
@@ -54,7 +60,7 @@ async function postgresImage(cacheDir: string, major: PostgresMajor, locale: str
   ];
   if (major < 18) directories.push({ path: pgdata, mode: 0o1777, owner: POSTGRES_USER });
   return {
-    layer: await postgresLayer(cacheDir, major),
+    major,
     binds: [{ source: ENTRYPOINT_SOURCE, target: '/usr/local/bin/docker-entrypoint.sh', readOnly: true }],
     directories,
     entrypoint: ['docker-entrypoint.sh'],
@@ -70,9 +76,9 @@ async function postgresImage(cacheDir: string, major: PostgresMajor, locale: str
   };
 }
 
-async function clientImage(cacheDir: string, locale: string): Promise<Image> {
+function describeClient(locale: string): ImageDescription {
   return {
-    layer: await postgresLayer(cacheDir, CLIENT_MAJOR),
+    major: CLIENT_MAJOR,
     binds: [],
     directories: [],
     entrypoint: ['sh'],
@@ -84,19 +90,17 @@ async function clientImage(cacheDir: string, locale: string): Promise<Image> {
 }
 
 /**
- * Finds an image of the sandbox by the reference in a manifest, and makes its files below `cacheDir` when they are not
- * there yet (downloads from npm and PyPI; seconds to a minute, told on stderr).
- * @param locale what LANG is inside: the official image's en_US.utf8 where the host has it
- * @throws ImageNotFound for every other reference
+ * Describes an image by the reference in a manifest.
+ * @param locale what LANG is inside: the official image's en_US.utf8 where there is such a one
+ * @throws ImageNotFound for every reference that the examples do not use
  */
-export async function findImage(reference: string, cacheDir: string, locale: string): Promise<Image> {
+export function describeImage(reference: string, locale: string): ImageDescription {
   const major = POSTGRES_IMAGES.get(reference);
-  if (major !== undefined) return postgresImage(cacheDir, major, locale);
-  if (reference === 'pgleap/sandbox-backup:1') return clientImage(cacheDir, locale);
+  if (major !== undefined) return describePostgres(major, locale);
+  if (reference === 'pgleap/sandbox-backup:1') return describeClient(locale);
   if (reference === 'pgleap/sandbox-service:1') {
-    const image = await clientImage(cacheDir, locale);
     return {
-      ...image,
+      ...describeClient(locale),
       binds: [
         { source: process.execPath, target: '/usr/local/bin/node', readOnly: true },
         { source: SERVICES_SOURCE, target: '/app', readOnly: true },
@@ -107,4 +111,13 @@ export async function findImage(reference: string, cacheDir: string, locale: str
   }
   const known = [...POSTGRES_IMAGES.keys(), 'pgleap/sandbox-service:1', 'pgleap/sandbox-backup:1'];
   throw new ImageNotFound(`The sandbox has no image ${reference}; it has ${known.join(', ')}.`);
+}
+
+/**
+ * Finds an image of the sandbox, and makes its files below `cacheDir` when they are not there yet (downloads from npm and
+ * PyPI; seconds to a minute, told on stderr). See `describeImage` for its arguments.
+ */
+export async function findImage(reference: string, cacheDir: string, locale: string): Promise<Image> {
+  const image = describeImage(reference, locale);
+  return { ...image, layer: await postgresLayer(cacheDir, image.major) };
 }
