@@ -17,6 +17,9 @@ test.each([
   ['0 15 22 * 1', '2026-11-22T14:30:00Z', '2026-11-22T15:30:00Z', 'UTC', '2026-11-22T15:00:00.000Z'],
   ['every day', '2026-11-22T14:30:00Z', '2026-11-22T15:30:00Z', 'UTC', undefined],
   ['0 15 * * *', '2026-11-22T14:30:00Z', '2026-11-22T15:30:00Z', 'Nowhere/City', undefined],
+  // A step of nothing would never end.
+  ['*/00 * * * *', '2026-11-22T14:30:00Z', '2026-11-22T15:30:00Z', 'UTC', undefined],
+  ['constructor', '2026-11-22T14:30:00Z', '2026-11-22T15:30:00Z', 'UTC', undefined],
 ])('%s between %s and %s in %s', (schedule, from, to, zone, due) => {
   expect(lastDue(schedule, at(from), at(to), zone)?.toISOString()).toBe(due);
 });

@@ -12,9 +12,10 @@ const units: Record<string, number> = {
   Pi: 2 ** 50,
 };
 
-/** Bytes of a Kubernetes quantity such as `10Gi`, `25G`, `1e9`; undefined when it is none. */
+/** Bytes of a Kubernetes quantity such as `10Gi`, `25G`, `1e9`; undefined when it is none, or more than 8 PiB. */
 export function bytesOf(quantity: string): number | undefined {
   const match = /^(\d+(?:\.\d+)?(?:[eE]\d+)?)([kMGTP]|[KMGTP]i|)$/.exec(quantity);
   const unit = units[match?.[2] ?? 'none'];
-  return match === null || unit === undefined ? undefined : Math.round(Number(match[1]) * unit);
+  const bytes = match === null || unit === undefined ? undefined : Math.round(Number(match[1]) * unit);
+  return Number.isSafeInteger(bytes) ? bytes : undefined;
 }
