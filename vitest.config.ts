@@ -1,10 +1,10 @@
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // These need a real Kubernetes: npm run test:cluster.
-    exclude: ['**/node_modules/**', 'test/cluster/**'],
+    // Those need a real Kubernetes (npm run test:cluster) or a long time (npm run test:chaos).
+    exclude: [...configDefaults.exclude, 'test/cluster/**', 'test/chaos/**'],
     // Temporal's core is a native module with threads of its own: each file gets a process.
     pool: 'forks',
     // Much of the time is waiting for servers, so that two files at once fit on a machine of two cores.

@@ -1,0 +1,35 @@
+import type { Reporter } from 'vitest/node';
+import { sampleSize, seed } from './seed.ts';
+import { printTable, type Row } from './table.ts';
+
+/** Prints the tables that the tests filled, the seed, and as the last line how many passed and failed. */
+export default class ChaosReporter implements Reporter {
+  onTestRunStart(): void {
+    const sample = sampleSize === undefined ? 'everything' : `a sample of ${sampleSize} of each table`;
+    process.stdout.write(`chaos: ${sample}, seed ${seed}\n`);
+  }
+
+  onTestRunEnd(...[modules, unhandled]: Parameters<NonNullable<Reporter['onTestRunEnd']>>): void {
+    const tables = new Map<string, Row[]>();
+    let passed = 0;
+    let failed = unhandled.length;
+    for (const module of modules) {
+      const tests = [...module.children.allTests()];
+      // A file that could not be loaded has no tests, and a hook that failed may have skipped them all.
+      if (module.state() === 'failed' && !tests.some((test) => test.result().state === 'failed')) failed += 1;
+      for (const test of tests) {
+        const { state } = test.result();
+        if (state === 'passed') passed += 1;
+        if (state === 'failed') failed += 1;
+        const { table } = test.meta();
+        if (table === undefined) continue;
+        const rows = tables.get(table.title) ?? [];
+        rows.push({ ...table.row, test: state });
+        tables.set(table.title, rows);
+      }
+    }
+    for (const [title, rows] of tables) process.stdout.write(`${printTable(title, rows)}\n`);
+    process.stdout.write(`\nchaos: seed ${seed}; again with PGLEAP_CHAOS_SEED=${seed}\n`);
+    process.stdout.write(`${passed} passed, ${failed} failed\n`);
+  }
+}

@@ -1,0 +1,29 @@
+import type { TestContext } from 'vitest';
+
+/** A test's line in one of the run's tables: column by column, in this order. The reporter adds whether it passed. */
+export type Row = Record<string, string | number>;
+
+declare module 'vitest' {
+  interface TaskMeta {
+    table?: { title: string; row: Row };
+  }
+}
+
+/** Puts a test into a table of the run. Again in the same test: with what is known by then. */
+export function tell({ task }: TestContext, title: string, row: Row): void {
+  task.meta.table = { title, row };
+}
+
+/** Rows as text for a terminal, columns as wide as they need. */
+export function printTable(title: string, rows: readonly Row[]): string {
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const cells = [columns, ...rows.map((row) => columns.map((column) => String(row[column] ?? '')))];
+  const widths = columns.map((_, index) => Math.max(...cells.map((line) => line[index]?.length ?? 0)));
+  const lines = cells.map((line) =>
+    line
+      .map((cell, index) => cell.padEnd(widths[index] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  );
+  return [`\n${title} (${rows.length})`, ...lines].join('\n');
+}

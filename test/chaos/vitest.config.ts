@@ -1,0 +1,19 @@
+import { fileURLToPath } from 'node:url';
+import { defineConfig } from 'vitest/config';
+import { seed } from './seed.ts';
+
+// The files run in processes of their own, and must draw from the same seed.
+process.env['PGLEAP_CHAOS_SEED'] = String(seed);
+
+export default defineConfig({
+  root: fileURLToPath(new URL('../..', import.meta.url)),
+  test: {
+    include: ['test/chaos/**/*.test.ts'],
+    reporters: ['default', fileURLToPath(new URL('reporter.ts', import.meta.url))],
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 120_000,
+    hookTimeout: 180_000,
+    teardownTimeout: 30_000,
+  },
+});
