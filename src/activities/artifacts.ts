@@ -4,7 +4,7 @@ import { compareFingerprintFiles } from './artifacts/compare.ts';
 import { copyIn, copyOut } from './artifacts/copy.ts';
 import { verifiedPath, writeArtifact, type ArtifactStore } from './artifacts/store.ts';
 import { createKube } from './kubernetes/client.ts';
-import { checkCluster, getRecorded } from './kubernetes/identity.ts';
+import { checkCluster } from './kubernetes/identity.ts';
 import { editManifest } from './kubernetes/manifest.ts';
 import type { ArtifactActivities, PreflightActivities } from './types.ts';
 
@@ -24,7 +24,6 @@ export function createArtifactActivities({
 
     async copyIn(arg) {
       await checkCluster(kube, arg.world);
-      await getRecorded(kube, 'Pod', arg.pod, arg.pod.uid);
       return copyIn(kubeConfig, store, arg);
     },
 

@@ -4,6 +4,9 @@ import type { AddressInfo } from 'node:net';
 import { KubeConfig } from '@kubernetes/client-node';
 import { WebSocket, WebSocketServer } from 'ws';
 
+/** The one pod the server has. */
+export const pod = { namespace: 'databases', name: 'postgres-0', uid: 'u', container: 'postgres' };
+
 /** How the server misbehaves. */
 export interface Manners {
   protocol?: 'v4.channel.k8s.io' | 'v5.channel.k8s.io';
@@ -19,12 +22,22 @@ export interface Manners {
   paths?: Record<string, string>;
   /** Reads nothing from stdin. */
   deaf?: boolean;
+  /** What the API says of the pod; null when it is gone. */
+  pod?: { metadata?: object; status?: object } | null;
 }
 
 /** A server of the exec protocol that runs commands on this machine. */
 export async function startExecServer(manners: Manners) {
-  const seen: { stdoutSent: number; argv: string[][] } = { stdoutSent: 0, argv: [] };
-  const http = createServer((_request, response) => response.writeHead(404).end());
+  const seen: { stdoutSent: number; argv: string[][]; looks: number } = { stdoutSent: 0, argv: [], looks: 0 };
+  const http = createServer(({ url }, response) => {
+    seen.looks += 1;
+    if (manners.pod === null || url !== `/api/v1/namespaces/${pod.namespace}/pods/${pod.name}`) {
+      response.writeHead(404).end();
+      return;
+    }
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.end(JSON.stringify({ metadata: { uid: pod.uid }, status: { phase: 'Running' }, ...manners.pod }));
+  });
   const sockets = new WebSocketServer({
     noServer: true,
     handleProtocols: (offered) => {

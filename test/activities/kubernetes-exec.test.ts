@@ -8,9 +8,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import { execInPod, runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { awaitJob, clearJob, killJob, pollJob, startJob } from '../../src/activities/kubernetes/jobs.ts';
-import { startExecServer, type Manners } from './exec-server.ts';
+import { run } from './environment.ts';
+import { pod, startExecServer, type Manners } from './exec-server.ts';
 
-const pod = { namespace: 'databases', name: 'postgres-0', uid: 'u', container: 'postgres' };
 const closers: (() => Promise<unknown>)[] = [];
 
 async function server(manners: Manners = {}) {
@@ -88,11 +88,11 @@ describe('execInPod', () => {
         setTimeout(done, 2);
       },
     });
-    const run = execInPod(kc, pod, ['head', '-c', '30000000', '/dev/zero'], { stdout: slow });
+    const running = execInPod(kc, pod, ['head', '-c', '30000000', '/dev/zero'], { stdout: slow });
     await sleep(400);
     // What lies between: kernel buffers of both ends, not the whole of it.
     expect(seen.stdoutSent - taken).toBeLessThan(15_000_000);
-    expect((await run).code).toBe(0);
+    expect((await running).code).toBe(0);
     expect(taken).toBe(30_000_000);
   });
 
@@ -134,6 +134,34 @@ describe('execInPod', () => {
     expect(error).toMatchObject({ type });
     expect(String(error)).toContain('says no');
     expect(JSON.stringify(error) + String(error)).not.toContain('secret-of-the-test');
+  });
+
+  test.each([
+    ['gone', null],
+    ['another one now', { metadata: { uid: 'v' } }],
+    [
+      'ended: Evicted The node was low',
+      { status: { phase: 'Failed', reason: 'Evicted', message: 'The node was low' } },
+    ],
+  ])('a pod that is %s runs nothing: PodLost', async (says, found) => {
+    const { kc, seen } = await server({ pod: found });
+    const error: unknown = await execInPod(kc, pod, ['true']).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ type: 'PodLost', nonRetryable: true });
+    expect(String(error)).toContain(says);
+    expect(seen.argv).toEqual([]);
+  });
+
+  test('an activity looks at its pod once, and again when an exec is refused', async () => {
+    const manners: Manners = {};
+    const { kc, seen } = await server(manners);
+    await run(async () => {
+      for (let i = 0; i < 5; i += 1) await execInPod(kc, pod, ['true']);
+      expect(seen.looks).toBe(1);
+      manners.refuse = { code: 404, body: '{}' };
+      manners.pod = { metadata: { uid: 'v' } };
+      await expect(execInPod(kc, pod, ['true'])).rejects.toMatchObject({ type: 'PodLost' });
+    });
+    expect(seen.looks).toBe(2);
   });
 
   test('a server that is not there is named with its address', async () => {

@@ -475,7 +475,7 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
   it('acts on the planned pod only', async () => {
     const { world, candidate } = servers;
     const other = { ...candidate, pod: { ...candidate.pod, uid: 'another' } };
-    await failureOf(fingerprint(other, 'x'), 'WrongWorld', secrets);
+    await failureOf(fingerprint(other, 'x'), 'PodLost', secrets);
     await failureOf(
       run(() => activities.fingerprint({ world: { ...world, clusterUid: 'x' }, server: candidate, name: 'x' })),
       'WrongWorld',

@@ -1,4 +1,5 @@
 import type { KubeConfig } from '@kubernetes/client-node';
+import { ApplicationFailure } from '@temporalio/common';
 import type { IncomingMessage } from 'node:http';
 import type { RequestOptions } from 'node:https';
 import type { Readable, Writable } from 'node:stream';
@@ -7,6 +8,7 @@ import type { PodRef } from '../../domain/facts.ts';
 import { abortSignal } from '../context.ts';
 import { fail, messageOf } from '../errors.ts';
 import { fromResponse, unreachable } from './failures.ts';
+import { assertSamePod } from './pod.ts';
 
 /*
  * Commands in pods, over a WebSocket of our own. The client library's handler has no backpressure, never notices a dropped
@@ -54,7 +56,8 @@ interface Status {
 
 /**
  * Runs `argv` in a pod and returns its exit code, whatever it is. A connection that ends without one is StreamBroken, and
- * so is passing `timeoutMs`. Refused connections are AccessDenied, NotFound, Unreachable.
+ * so are passing `timeoutMs` and a minute of silence. Refused connections are AccessDenied, Unreachable; PodLost when the
+ * pod of that uid is no more.
  */
 export async function execInPod(
   kc: KubeConfig,
@@ -65,6 +68,7 @@ export async function execInPod(
   const signal = options.signal ?? abortSignal();
   signal?.throwIfAborted();
   const where = `${pod.namespace}/${pod.name}`;
+  await assertSamePod(kc, pod);
   const socket = await connect(kc, pod, argv, options.stdin !== undefined, signal);
   const stdout: Buffer[] = [];
   let stdoutBytes = 0;
@@ -290,12 +294,13 @@ async function refusal(kc: KubeConfig, pod: PodRef, response: IncomingMessage): 
   const what = `an exec in ${pod.namespace}/${pod.name}`;
   try {
     const body = await readSome(response);
+    if (response.statusCode !== 401 && response.statusCode !== 403) await assertSamePod(kc, pod, true);
     // 400: the container has not started yet, or has ended; asking again can help.
     return response.statusCode === 400
       ? fail('StreamBroken', `${what} was refused: ${body}`)
       : fromResponse(response.statusCode ?? 0, body, response.headers, what);
   } catch (error) {
-    return unreachable(kc, error);
+    return error instanceof ApplicationFailure ? error : unreachable(kc, error);
   }
 }
 

@@ -74,7 +74,7 @@ export async function awaitServer(
         last = `its server answers with listen_addresses '${seen.listenAddresses}'`;
         return real && (options.accept?.(seen) ?? true) ? { pod, server, answer: seen } : undefined;
       } catch (error) {
-        if (!isFailure(error, 'Unreachable', 'StreamBroken', 'NotFound', 'CommandFailed')) throw error;
+        if (!isFailure(error, 'Unreachable', 'StreamBroken', 'NotFound', 'PodLost', 'CommandFailed')) throw error;
         last = error.message;
         if (/role "[^"]*" does not exist/.test(last)) {
           strangerSince ??= performance.now();

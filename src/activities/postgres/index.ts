@@ -3,7 +3,8 @@ import type { DatabaseFact, PodRef, ServerRef, World } from '../../domain/facts.
 import { beating } from '../context.ts';
 import { fail } from '../errors.ts';
 import { createKube, type Kube } from '../kubernetes/client.ts';
-import { checkCluster, getRecorded, getWorkload } from '../kubernetes/identity.ts';
+import { checkCluster, getWorkload } from '../kubernetes/identity.ts';
+import { assertSamePod } from '../kubernetes/pod.ts';
 import { podsOf } from '../kubernetes/workloads.ts';
 import type { PostgresActivities, PreflightActivities, UndoActivities } from '../types.ts';
 import { checkCandidate } from './candidate.ts';
@@ -22,10 +23,10 @@ export function createPostgresActivities({
 }): PostgresActivities & Pick<PreflightActivities, 'inspectSource'> & Pick<UndoActivities, 'liftSourceFence'> {
   const kube = createKube(kc);
 
-  /** Throws WrongWorld unless this is the planned cluster and the pod that was recorded. */
-  async function recorded(world: World, { namespace, name, uid }: PodRef): Promise<void> {
+  /** Throws WrongWorld unless this is the planned cluster, PodLost when the pod is not the one that was recorded. */
+  async function recorded(world: World, pod: PodRef): Promise<void> {
     await checkCluster(kube, world);
-    await getRecorded(kube, 'Pod', { namespace, name }, uid);
+    await assertSamePod(kc, pod);
   }
 
   return beating({
