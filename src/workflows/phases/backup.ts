@@ -14,12 +14,17 @@ import { ApplicationFailure } from '@temporalio/workflow';
 import type { Artifact, FingerprintFact, PodRef } from '../../domain/facts.ts';
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { evenIfLost } from '../lost.ts';
 import { candidateUp } from './prepare.ts';
 import { refreshSource } from '../recheck.ts';
 import { fence } from './quiesce.ts';
 import { all, needed, note, onArtifacts, resolved, show, source, sourceFromCandidate, type Run } from '../run.ts';
 
 export async function backup(run: Run): Promise<void> {
+  await evenIfLost(run, 'backup', backupOnce);
+}
+
+async function backupOnce(run: Run): Promise<void> {
   const { gathered } = run;
   const { world, plan } = resolved(run);
   const { tries } = phaseRow(run.status, 'backup');

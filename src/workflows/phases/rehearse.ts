@@ -10,11 +10,16 @@
  */
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { evenIfLost } from '../lost.ts';
 import { failOnImportErrors } from './trial.ts';
 import { freshCandidate } from './prepare.ts';
 import { candidate, needed, note, resolved, sourceFromCandidate, type Run } from '../run.ts';
 
 export async function rehearse(run: Run): Promise<void> {
+  await evenIfLost(run, 'rehearse', rehearseOnce);
+}
+
+async function rehearseOnce(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
   const { tries } = phaseRow(run.status, 'rehearse');
   if (tries > 1) await freshCandidate(run);

@@ -6,16 +6,21 @@
  * 3. Settings that lived inside PGDATA carried over, item by item or refused; ANALYZE beside it.
  *
  * Undone by: what replace and deploy registered.
- * Killed here: the detached import is found again; a lost one begins in an empty server.
+ * Killed here: the detached import is found again; one that was lost with its pod begins in an empty server, by itself.
  */
 import { phaseRow } from '../../domain/state.ts';
 import type { CarriedItem } from '../../domain/facts.ts';
 import { act } from '../activities.ts';
+import { evenIfLost } from '../lost.ts';
 import { fencedTarget } from './deploy.ts';
 import { failOnImportErrors } from './trial.ts';
 import { all, database, needed, note, onArtifacts, resolved, type Run } from '../run.ts';
 
 export async function restore(run: Run): Promise<void> {
+  await evenIfLost(run, 'restore', restoreOnce);
+}
+
+async function restoreOnce(run: Run): Promise<void> {
   const { gathered } = run;
   const { world } = resolved(run);
   const { tries } = phaseRow(run.status, 'restore');

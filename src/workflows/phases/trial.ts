@@ -7,17 +7,22 @@
  * 4. If the backup was made again meanwhile, this was another dump: once more from the start.
  *
  * Undone by: what prepare registered: the candidate is removed.
- * Killed here: the detached import is found again; a lost one begins in an empty server.
+ * Killed here: the detached import is found again; one that was lost with its pod begins in an empty server, by itself.
  */
 import { ApplicationFailure, condition } from '@temporalio/workflow';
 import type { DumpFact, ImportFact } from '../../domain/facts.ts';
 import { phaseRow, type TrialFact } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { evenIfLost } from '../lost.ts';
 import { again, keep } from './backup.ts';
 import { freshCandidate } from './prepare.ts';
 import { all, candidate, isDone, needed, note, onArtifacts, resolved, type Run } from '../run.ts';
 
 export async function trial(run: Run): Promise<void> {
+  await evenIfLost(run, 'trial', trialOnce);
+}
+
+async function trialOnce(run: Run): Promise<void> {
   const { gathered } = run;
   let used = phaseRow(run.status, 'trial').tries > 1;
   for (;;) {

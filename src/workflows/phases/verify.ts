@@ -11,11 +11,16 @@
 import { ApplicationFailure } from '@temporalio/workflow';
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { evenIfLost } from '../lost.ts';
 import { again, keep } from './backup.ts';
 import { fencedTarget } from './deploy.ts';
 import { needed, note, onArtifacts, resolved, type Run } from '../run.ts';
 
 export async function verify(run: Run): Promise<void> {
+  await evenIfLost(run, 'verify', verifyOnce);
+}
+
+async function verifyOnce(run: Run): Promise<void> {
   const { world } = resolved(run);
   const { tries } = phaseRow(run.status, 'verify');
   const server = tries > 1 ? await fencedTarget(run) : needed(run.gathered.target, 'the target');

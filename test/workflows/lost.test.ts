@@ -1,0 +1,74 @@
+/** A pod that goes in the middle of the work: the phase begins again by itself, twice, before it asks a person. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { phaseRow } from '../../src/domain/state.ts';
+import { allAuto } from './expectations.ts';
+import type { ActivityName } from './fake-world.ts';
+import { startHarness, type Harness } from './harness.ts';
+import { keepHistory } from './histories.ts';
+
+let harness: Harness;
+beforeAll(async () => {
+  harness = await startHarness('lost');
+});
+afterAll(() => harness.close());
+
+describe.concurrent('lost', () => {
+  test('an import that is lost after it began is begun in an empty server, in trial and in restore', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    upgrade.world.failOn('importDump', 'JobLost', 2, true);
+    await upgrade.world.until(() => upgrade.world.order.includes('deployTarget'));
+    upgrade.world.failOn('importDump', 'PodLost', 2, true);
+    expect(await upgrade.handle.result()).toMatchObject({ ok: true, outcome: 'upgraded' });
+    // The world refuses an import into a server that is not empty.
+    expect(upgrade.world.broken).toEqual([]);
+    const status = await upgrade.status();
+    expect(status.parked).toEqual([]);
+    expect(phaseRow(status, 'trial').tries).toBe(3);
+    expect(phaseRow(status, 'restore').tries).toBe(3);
+    expect(upgrade.world.order.filter((name) => name === 'emptyTarget')).toHaveLength(2);
+    expect(status.notes.filter((text) => text.includes('begun again by itself'))).toEqual([
+      'trial was begun again by itself (1 of 2 times): importDump failed on purpose, after it took effect',
+      'trial was begun again by itself (2 of 2 times): importDump failed on purpose, after it took effect',
+      'restore was begun again by itself (1 of 2 times): importDump failed on purpose, after it took effect',
+      'restore was begun again by itself (2 of 2 times): importDump failed on purpose, after it took effect',
+    ]);
+    await keepHistory(upgrade.handle, 'lost-imports');
+  });
+
+  test.each([
+    ['backup', 'copyOut'],
+    ['backup', 'dump'],
+    ['trial', 'tryLogins'],
+    ['restore', 'copyIn'],
+    ['restore', 'analyze'],
+    ['verify', 'otherSessions'],
+  ] as const satisfies [string, ActivityName][])('%s goes on when the pod is lost in %s', async (name, activity) => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    upgrade.world.failOn(activity, 'PodLost', 1, true);
+    expect(await upgrade.handle.result()).toMatchObject({ ok: true, outcome: 'upgraded' });
+    expect(upgrade.world.broken).toEqual([]);
+    const status = await upgrade.status();
+    expect(status.parked).toEqual([]);
+    expect(phaseRow(status, name).tries).toBe(2);
+  });
+
+  test('a pod that goes a third time is a question', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    upgrade.world.failOn('importDump', 'PodLost', 3, true);
+    const { park } = await upgrade.parked();
+    expect(park).toMatchObject({ phase: 'trial', type: 'PodLost' });
+    await upgrade.resolve('retry');
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
+  test('going back does not wait for a phase that begins again', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const imported = upgrade.world.hold('importDump');
+    await imported.arrived;
+    await upgrade.handle.signal('rollback', { by: 'ada' });
+    imported.release();
+    expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
+    expect((await upgrade.status()).notes.join()).not.toContain('by itself');
+  });
+});
