@@ -9,11 +9,10 @@ import { artifactPath, openStore, writeArtifact, type ArtifactStore } from '../.
 import type { Progress } from '../../src/activities/types.ts';
 import type { Artifact, World } from '../../src/domain/facts.ts';
 import { run } from './environment.ts';
-import { startExecServer, type Manners } from './exec-server.ts';
+import { pod, startExecServer, type Manners } from './exec-server.ts';
 
 const MiB = 1 << 20;
 const world: World = { clusterUid: 'c', upgradeId: 'u0badcafe', startedAt: '2026-01-01T00:00:00Z', namespace: 'db' };
-const pod = { namespace: 'db', name: 'candidate', uid: 'p', container: 'postgres' };
 
 let folder: string;
 let store: ArtifactStore;
@@ -116,10 +115,13 @@ describe('copying out', () => {
     expect(server.seen.argv).toEqual([]);
   });
 
-  test('goes on where a broken connection left it', async () => {
+  test('goes on where a worker that was killed left it', async () => {
     const { data, arg } = await fileInPod(41 * MiB + 1);
     manners.dropAfter = 30 * MiB;
-    await expect(copyOut(server.kc, store, arg)).rejects.toMatchObject({ type: 'StreamBroken' });
+    const cancelWhen = expect.poll(() => server.seen.stdoutSent > 31 * MiB, { timeout: 60_000 }).toBe(true);
+    await expect(run(() => copyOut(server.kc, store, arg), { cancelWhen })).rejects.toMatchObject({
+      name: 'CancelledFailure',
+    });
     delete manners.dropAfter;
     server.seen.argv.length = 0;
     await copyOut(server.kc, store, arg);

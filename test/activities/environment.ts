@@ -7,11 +7,16 @@ import { failures, type FailureType } from '../../src/domain/failures.ts';
 
 /**
  * Runs an activity's body as Temporal would. Heartbeats are appended to `heartbeats`; `last` is what the attempt before
- * this one sent; `cancelAfter` heartbeats it is cancelled.
+ * this one sent; `cancelAfter` heartbeats it is cancelled, or when the promise `cancelWhen` resolves.
  */
 export function run<R>(
   body: () => Promise<R>,
-  { heartbeats = [], last, cancelAfter }: { heartbeats?: unknown[]; last?: unknown; cancelAfter?: number } = {},
+  {
+    heartbeats = [],
+    last,
+    cancelAfter,
+    cancelWhen,
+  }: { heartbeats?: unknown[]; last?: unknown; cancelAfter?: number; cancelWhen?: Promise<unknown> } = {},
 ): Promise<R> {
   const environment = new MockActivityEnvironment(
     { heartbeatTimeoutMs: 30_000, heartbeatDetails: last },
@@ -21,6 +26,7 @@ export function run<R>(
     heartbeats.push(details);
     if (heartbeats.length === cancelAfter) environment.cancel();
   });
+  void cancelWhen?.then(() => environment.cancel());
   return environment.run(body);
 }
 

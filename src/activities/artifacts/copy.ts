@@ -1,7 +1,8 @@
 /**
  * Copies between a pod and the artifact store, in chunks. Connections into pods drop at any time and a drop can look like
  * success, so a chunk counts only when its SHA-256 is the same on both ends. Nothing but the unfinished file itself is
- * needed to go on after a crash: chunks that are already right are recognised by their hash and skipped.
+ * needed to go on after a crash: chunks that are already right are recognised by their hash and skipped. A chunk whose
+ * connection broke goes on at the block it had come to.
  */
 import type { KubeConfig } from '@kubernetes/client-node';
 import { createHash } from 'node:crypto';
@@ -20,8 +21,11 @@ const block = 1 << 20;
 const chunkBytes = 8 * block;
 /** More than one, because every exec costs round trips; few, because they share one API server. */
 const inFlight = 3;
+/** How often a chunk may arrive changed. */
 const attempts = 4;
-/** For one chunk: even 20 KB/s get there. */
+/** How long nothing of a chunk may come through before the copy fails: control planes restart. */
+const outageMs = 3 * 60_000;
+/** For one connection; a chunk that was not done by then goes on over the next one. */
 const chunkTimeoutMs = 15 * 60_000;
 
 interface Chunk {
@@ -57,13 +61,12 @@ export async function copyOut(
   const counter = progress(what, bytes);
   try {
     await guarded(file, async () => {
-      await eachChunk(chunksOf(bytes), async (chunk) => {
-        const known = chunk.offset + chunk.length <= present ? await hashOfFile(handle, chunk) : undefined;
-        if (known === undefined || known !== (await remoteHash(transfer, chunk))) {
-          await fetchChunk(transfer, chunk, handle, counter.add);
-        } else {
-          counter.add(chunk.length);
-        }
+      const chunks = chunksOf(bytes);
+      const there = await remoteHashes(transfer, Math.floor(present / chunkBytes), present);
+      await eachChunk(chunks, async (chunk) => {
+        const hash = there.get(chunk.offset);
+        if (hash !== undefined && hash === (await hashOfFile(handle, chunk))) counter.add(chunk.length);
+        else await fetchChunk(transfer, chunk, handle, counter.add);
       });
       await handle.sync();
     });
@@ -102,9 +105,10 @@ export async function copyIn(
   }
   const part = `${arg.path}.${artifact.sha512.slice(0, 16)}.part`;
   const transfer = { kc, pod: arg.pod, remote: part, bytes: artifact.bytes };
-  await inPod(transfer, 'mkdir -p -- "$1" && : >> "$2"', [path.posix.dirname(part), part]);
+  await retried(() => inPod(transfer, 'mkdir -p -- "$1" && : >> "$2"', [path.posix.dirname(part), part]));
   const chunks = chunksOf(artifact.bytes);
-  const there = await remoteHashes(transfer, chunks);
+  const size = Number(await retried(() => inPod(transfer, 'wc -c < "$1"', [part])));
+  const there = await remoteHashes(transfer, Math.min(chunks.length, Math.ceil(size / chunkBytes)), size);
   const handle = await open(file, 'r');
   const counter = progress(`copy ${artifact.name} in`, artifact.bytes);
   try {
@@ -154,9 +158,9 @@ async function eachChunk(chunks: Chunk[], work: (chunk: Chunk) => Promise<void>)
   if (failure !== undefined) throw failure;
 }
 
-/** Data first, then its hash, in one exec: the second read comes from the page cache. */
+/** What is missing first, then the hash of the whole chunk, in one exec: the second read comes from the page cache. */
 const fetchScript = `
-dd if="$1" bs=${block} skip="$2" count="$3" 2>/dev/null &&
+dd if="$1" bs=${block} skip="$4" count="$5" 2>/dev/null &&
 dd if="$1" bs=${block} skip="$2" count="$3" 2>/dev/null | sha256sum`;
 
 async function fetchChunk(
@@ -165,31 +169,37 @@ async function fetchChunk(
   handle: FileHandle,
   add: (bytes: number) => void,
 ): Promise<void> {
-  await retried(async () => {
-    const data = Buffer.alloc(chunk.length);
-    let got = 0;
-    let trailer = '';
-    const sink = new Writable({
-      write(piece: Buffer, _encoding, done) {
-        const taken = piece.copy(data, got);
-        got += taken;
-        trailer += piece.toString('latin1', taken);
-        add(taken);
-        done();
-      },
-    });
-    try {
-      await inPod(transfer, fetchScript, [transfer.remote, ...blocks(chunk)], { stdout: sink });
+  const data = Buffer.alloc(chunk.length);
+  let got = 0;
+  const forget = (bytes: number) => {
+    add(-bytes);
+    got -= bytes;
+  };
+  await retried(
+    async () => {
+      // What came before a break stays; the hash of the whole decides in the end.
+      if (got < chunk.length) forget(got % block);
+      let trailer = '';
+      const sink = new Writable({
+        write(piece: Buffer, _encoding, done) {
+          const taken = piece.copy(data, got);
+          got += taken;
+          trailer += piece.toString('latin1', taken);
+          add(taken);
+          done();
+        },
+      });
+      const rest = { offset: chunk.offset + got, length: chunk.length - got };
+      await inPod(transfer, fetchScript, [transfer.remote, ...blocks(chunk), ...blocks(rest)], { stdout: sink });
       const said = /^([0-9a-f]{64})\s/.exec(trailer)?.[1];
       if (got !== chunk.length || said !== createHash('sha256').update(data).digest('hex')) {
+        forget(got);
         throw fail('ChecksumMismatch', `bytes ${chunk.offset} to ${chunk.offset + chunk.length} arrived changed`);
       }
-    } catch (error) {
-      add(-got);
-      throw error;
-    }
-    await writeChunk(handle, chunk, data);
-  });
+    },
+    () => got,
+  );
+  await writeChunk(handle, chunk, data);
 }
 
 async function writeChunk(handle: FileHandle, chunk: Chunk, data: Buffer): Promise<void> {
@@ -200,46 +210,91 @@ async function writeChunk(handle: FileHandle, chunk: Chunk, data: Buffer): Promi
 }
 
 /**
- * The count bounds the input, because a v4 server cannot be told that it ended. Only obs is given to dd: it then collects
- * what the pipe brings in pieces. What was written is read back and hashed.
+ * The count bounds the input, because a v4 server cannot be told that it ended, and the time limit what waits for it: a
+ * connection may die without a word to the other end. Only obs is given to dd: it then collects what the pipe brings in
+ * pieces. What was written is read back and hashed.
  */
 const sendScript = `
-head -c "$4" | dd of="$1" ibs=65536 obs=${block} seek="$2" conv=notrunc 2>&1 >/dev/null | grep -i 'space' >&2
+timeout ${chunkTimeoutMs / 1000} head -c "$6" | dd of="$1" ibs=65536 obs=${block} seek="$4" conv=notrunc 2>&1 >/dev/null | grep -i 'space' >&2
 dd if="$1" bs=${block} skip="$2" count="$3" 2>/dev/null | sha256sum`;
 
 async function sendChunk(transfer: Transfer, chunk: Chunk, data: Buffer, hash: string): Promise<void> {
-  await retried(async () => {
-    const args = [transfer.remote, ...blocks(chunk), String(chunk.length)];
-    const said = await inPod(transfer, sendScript, args, { stdin: data });
-    if (said.slice(0, 64) !== hash) {
-      throw fail(
-        'ChecksumMismatch',
-        `bytes ${chunk.offset} to ${chunk.offset + chunk.length} arrived changed in the pod`,
-      );
-    }
-  });
+  let sent = 0;
+  let begun = false;
+  await retried(
+    async () => {
+      if (begun) sent = await blocksThere(transfer, chunk, data);
+      begun = true;
+      const rest = { offset: chunk.offset + sent, length: chunk.length - sent };
+      const args = [transfer.remote, ...blocks(chunk), ...blocks(rest), String(rest.length)];
+      const said = await inPod(transfer, sendScript, args, { stdin: data.subarray(sent) });
+      if (said.slice(0, 64) !== hash) {
+        begun = false;
+        sent = 0;
+        throw fail(
+          'ChecksumMismatch',
+          `bytes ${chunk.offset} to ${chunk.offset + chunk.length} arrived changed in the pod`,
+        );
+      }
+    },
+    () => sent,
+  );
 }
 
-const hashScript = `dd if="$1" bs=${block} skip="$2" count="$3" 2>/dev/null | sha256sum`;
-
-async function remoteHash(transfer: Transfer, chunk: Chunk): Promise<string> {
-  return (await retried(() => inPod(transfer, hashScript, [transfer.remote, ...blocks(chunk)]))).slice(0, 64);
-}
-
-/** Hashes of the chunks that an interrupted copy left in the pod, by offset. */
-async function remoteHashes(transfer: Transfer, chunks: Chunk[]): Promise<Map<number, string>> {
-  const size = Number(await inPod(transfer, 'wc -c < "$1"', [transfer.remote]));
-  const found = new Map<number, string>();
-  for (const chunk of chunks) {
-    if (chunk.offset + chunk.length > size) break;
-    found.set(chunk.offset, await remoteHash(transfer, chunk));
-    beat({ what: 'look at what was copied before', done: chunk.offset, total: size, unit: 'bytes' });
+/** How much of a chunk a broken connection brought into the pod, in whole blocks. */
+async function blocksThere(transfer: Transfer, chunk: Chunk, data: Buffer): Promise<number> {
+  const hashes = (await inPod(transfer, hashesScript(1), [transfer.remote, ...blocks(chunk)])).split('\n');
+  let there = 0;
+  for (let at = 0; at + block <= data.length; at += block) {
+    const hash = createHash('sha256')
+      .update(data.subarray(at, at + block))
+      .digest('hex');
+    if (hashes[at / block]?.slice(0, 64) !== hash) break;
+    there = at + block;
   }
+  return there;
+}
+
+/** One line for every `step` blocks, from block $2, for $3 blocks. */
+function hashesScript(step: number): string {
+  return `
+at="$2" end=$(($2 + $3))
+while [ "$at" -lt "$end" ]; do
+  dd if="$1" bs=${block} skip="$at" count=${step} 2>/dev/null | sha256sum
+  at=$((at + ${step}))
+done`;
+}
+
+/** Hashes of the first `count` chunks of a file in the pod, which has `size` bytes, by offset. */
+async function remoteHashes(transfer: Transfer, count: number, size: number): Promise<Map<number, string>> {
+  const found = new Map<number, string>();
+  const step = chunkBytes / block;
+  if (count === 0) return found;
+  await retried(
+    async () => {
+      let rest = '';
+      const stdout = new Writable({
+        write(piece: Buffer, _encoding, done) {
+          const lines = (rest + piece.toString('latin1')).split('\n');
+          rest = lines.pop() ?? '';
+          for (const line of lines) {
+            found.set(found.size * chunkBytes, line.slice(0, 64));
+            const seen = Math.min(found.size * chunkBytes, size);
+            beat({ what: 'look at what was copied before', done: seen, total: size, unit: 'bytes' });
+          }
+          done();
+        },
+      });
+      const args = [transfer.remote, String(found.size * step), String((count - found.size) * step)];
+      await inPod(transfer, hashesScript(step), args, { stdout });
+    },
+    () => found.size,
+  );
   return found;
 }
 
 function blocks(chunk: Chunk): [skip: string, count: string] {
-  return [String(chunk.offset / block), String(Math.ceil(chunk.length / block))];
+  return [String(Math.floor(chunk.offset / block)), String(Math.ceil(chunk.length / block))];
 }
 
 /** Runs a fixed script with values as arguments; returns stdout. A full volume in the pod is NoSpace. */
@@ -260,15 +315,32 @@ async function inPod(transfer: Transfer, script: string, args: string[], options
   return stdout.toString('latin1');
 }
 
-/** A few tries here, where only one chunk is lost, before the whole activity is tried again. */
-async function retried<T>(work: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt += 1) {
+/**
+ * Tries again here, where only part of a chunk is lost, for as long as something comes through now and then: `done` tells
+ * how much has. What arrives changed is tried a few times only.
+ */
+async function retried<T>(work: () => Promise<T>, done = () => 0): Promise<T> {
+  let before = done();
+  let since = performance.now();
+  let breaks = 0;
+  let mismatches = 0;
+  for (;;) {
     try {
       return await work();
     } catch (error) {
-      const mayHelp = isFailure(error, 'StreamBroken', 'ChecksumMismatch', 'Unreachable', 'RateLimited');
-      if (!mayHelp || attempt === attempts || abortSignal()?.aborted === true) throw error;
-      await pause(500 * attempt);
+      if (abortSignal()?.aborted === true) throw error;
+      if (isFailure(error, 'ChecksumMismatch')) {
+        mismatches += 1;
+        if (mismatches === attempts) throw error;
+      } else if (!isFailure(error, 'StreamBroken', 'Unreachable', 'RateLimited')) throw error;
+      if (done() !== before) {
+        before = done();
+        since = performance.now();
+        breaks = 0;
+      }
+      if (performance.now() - since > outageMs) throw error;
+      breaks += 1;
+      await pause(Math.min(250 * 2 ** breaks, 5000));
     }
   }
 }
