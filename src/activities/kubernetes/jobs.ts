@@ -37,7 +37,8 @@ umask 077
 dir=$1/$2; bytes=$3; shift 3
 mkdir -p "$(dirname "$dir")"
 new=$(mktemp "$dir.XXXXXX")
-head -c "$bytes" >"$new"
+# The connection may die without a word to this end: what arrives after the caller gave up must start nothing.
+timeout 15 head -c "$bytes" >"$new" || true
 if [ "$(wc -c <"$new")" -ne "$bytes" ]; then rm -f "$new"; echo 'the script arrived incomplete' >&2; exit 75; fi
 if ! mkdir "$dir" 2>/dev/null; then rm -f "$new"; echo found; exit 0; fi
 mv "$new" "$dir/script"
@@ -46,7 +47,7 @@ setsid sh -c '
   stat_of() { sed "s/^\\([0-9]*\\) (.*) /\\1 /" "/proc/$1/stat"; }
   stat_of $$ | cut -d" " -f21 >"$PGLEAP_JOB/start"
   echo $$ >"$PGLEAP_JOB/pid.new"; mv "$PGLEAP_JOB/pid.new" "$PGLEAP_JOB/pid"
-  cd "$PGLEAP_JOB"
+  cd "$PGLEAP_JOB" || exit 0
   rc=0; bash ./script "$@" >out 2>err </dev/null || rc=$?
   echo $rc >rc.new; mv rc.new rc
   exit 0

@@ -63,7 +63,7 @@ const extensionsSql = `SELECT coalesce(json_agg(json_build_object('name', extnam
 
 /** What the scripts of this folder call. gzip or zstd, one of the two, is asked for apart. */
 const tools =
-  'psql pg_dump pg_dumpall pg_restore sha512sum sha256sum sha512sum dd head tail tee mkfifo stat sort sed awk grep find xargs flock setsid sync mktemp';
+  'psql pg_dump pg_dumpall pg_restore sha512sum sha256sum sha512sum dd head tail tee mkfifo stat sort sed awk grep find xargs flock setsid sync mktemp timeout';
 const toolsScript = `
 for tool in ${tools}; do command -v "$tool" >/dev/null || echo "$tool"; done
 command -v zstd >/dev/null || command -v gzip >/dev/null || echo 'gzip or zstd'

@@ -2,6 +2,8 @@
 # Arguments: raise or lift, pg_hba.conf, upgrade id, bytes of the fence's lines on stdin.
 what="$1" hba="$2" upgrade="$3" bytes="$4"
 original="$hba.pgleap-$upgrade"
+# Before anything is looked at: what is found must still be so when it is changed.
+lines=$(input "$bytes")
 
 header() { head -n 1 "$hba"; }
 digest() { sha256sum <"$1" | cut -d' ' -f1; }
@@ -39,7 +41,6 @@ if [ $state = original ]; then
   sync "$original.new" 2>/dev/null || sync
   mv -f "$original.new" "$original"
 fi
-lines=$(head -c "$bytes")
 {
   echo "${mine}original sha256=$(digest "$original")"
   printf '%s\n' "$lines"

@@ -123,6 +123,7 @@ async function changeHba(
   );
   if (code === 0) return;
   const where = `${source.pod.namespace}/${source.pod.name}`;
+  if (code === 75) throw fail('StreamBroken', `in ${where} ${stderr.trim()}`);
   if (code === 73)
     throw fail('Locked', `in ${where} ${stderr.trim()}; undo that upgrade first: docs/rollback.md says how`);
   if (code === 74) throw fail('WrongWorld', `in ${where} ${stderr.trim()}; put pg_hba.conf right by hand`);

@@ -19,6 +19,15 @@ shift 3
 
 say() { printf '%s\n' "$*" >&2; }
 
+# All $1 bytes of stdin, or none and the end: half a statement or file must do nothing. The API's older protocol cannot tell
+# that input has ended, and a connection may break in the middle, or die without a word and come to life when nobody waits.
+input() {
+  local text
+  text=$(timeout 20 head -c "$1" && printf x) || true
+  [ ${#text} -eq $(($1 + 1)) ] || { say 'pgleap: the input arrived incomplete'; exit 75; }
+  printf '%s' "${text%x}"
+}
+
 # One SQL script on stdin, its rows on stdout. A database is named by PGDATABASE, because -d would read a = or a URI in it.
 # pg_dump must not see this encoding: it takes each database's own.
 sql() { PGCLIENTENCODING="${encoding-UTF8}" psql -X -q -A -t -w -v ON_ERROR_STOP=1 -v VERBOSITY=verbose "$@"; }

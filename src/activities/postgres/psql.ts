@@ -36,12 +36,12 @@ export interface SqlOptions {
   ownSearchPath?: boolean;
 }
 
-// The API's older protocol cannot tell a command that its input has ended, hence head.
 const runner = `
 database="$1" bytes="$2" options="$3"
 shift 3
+text=$(input "$bytes")
 export PGDATABASE="$database" PGOPTIONS="$options"
-head -c "$bytes" | sql "$@"
+sql "$@" <<<"$text"
 `;
 
 /** Runs SQL and returns its lines. Throws CommandFailed with the server's message, Unreachable when no session came about. */
@@ -91,6 +91,7 @@ export async function sqlJson<T>(kc: KubeConfig, server: ServerRef, sql: string,
 function sqlFailure(server: ServerRef, code: number, stderr: string): Error {
   const where = `${server.role} ${server.pod.namespace}/${server.pod.name}${server.host === null ? '' : ` to ${server.host}`}`;
   const text = redact(stderr.trim()).slice(-1500);
+  if (code === 75) return fail('StreamBroken', `${where}: ${text}`);
   if (code === 127) {
     return fail(
       'CommandFailed',

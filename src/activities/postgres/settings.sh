@@ -8,8 +8,7 @@ case "$what" in
     ;;
   replace)
     [ -f "$file.pgleap-initdb" ] || cp -p "$file" "$file.pgleap-initdb"
-    head -c "$bytes" >"$file.pgleap-new"
-    [ "$(stat -c %s "$file.pgleap-new")" = "$bytes" ]
+    input "$bytes" >"$file.pgleap-new"
     chown "$(stat -c %u:%g "$file")" "$file.pgleap-new"
     chmod "$(stat -c %a "$file")" "$file.pgleap-new"
     mv -f "$file.pgleap-new" "$file"

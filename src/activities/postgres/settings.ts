@@ -269,7 +269,7 @@ async function onFile(
   );
   if (code === 0) return stdout.toString('utf8');
   throw fail(
-    'CommandFailed',
+    code === 75 ? 'StreamBroken' : 'CommandFailed',
     `could not ${what} ${file} in ${server.pod.namespace}/${server.pod.name}: ${stderr.trim()}`,
   );
 }
