@@ -24,6 +24,7 @@ import { createApiServer } from './http.ts';
 import { startKubelet } from './kubelet.ts';
 import { noLog, sendLog } from './logs.ts';
 import { timestamp } from './objects.ts';
+import { createUsers } from './rbac.ts';
 import { groupVersion, infoOf, resourcesIn } from './resources.ts';
 import { createStore, type Store } from './store.ts';
 import type { Volumes } from './volumes.ts';
@@ -83,11 +84,12 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   ];
 
   const token = randomBytes(32).toString('hex');
+  const users = createUsers(store, token);
   const certificate = makeCertificate();
   const server = createApiServer({
     store,
     certificate,
-    token,
+    users,
     onError: context.onError,
     async logs({ namespace, name }, query, response) {
       const pod = store.get('pods', namespace, name);
@@ -98,7 +100,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
       await sendLog(log, query, response);
     },
   });
-  const exec = createExecServer({ store, token, containerOf: (pod) => kubelet.containerOf(pod) });
+  const exec = createExecServer({ store, users, containerOf: (pod) => kubelet.containerOf(pod) });
   server.on('upgrade', (request, socket, head) => exec.upgrade(request, socket, head));
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;

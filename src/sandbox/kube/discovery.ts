@@ -34,7 +34,9 @@ export function discover(store: Store, path: string): unknown {
 }
 
 function groupsOf(resources: ResourceInfo[]): string[] {
-  return [...new Set(resources.map((info) => info.group)), 'authorization.k8s.io'].filter((group) => group !== '');
+  return [...new Set(resources.map((info) => info.group)), 'authorization.k8s.io', 'authentication.k8s.io'].filter(
+    (group) => group !== '',
+  );
 }
 
 function versionOf(resources: ResourceInfo[], group: string): string {
@@ -62,6 +64,10 @@ function list(version: string, entries: unknown[]): unknown {
 }
 
 function resourcesOf(resources: ResourceInfo[], group: string): unknown[] {
+  if (group === 'authentication.k8s.io') {
+    const review = { singularName: 'selfsubjectreview', namespaced: false, kind: 'SelfSubjectReview' };
+    return [{ name: 'selfsubjectreviews', ...review, verbs: ['create'] }];
+  }
   if (group === 'authorization.k8s.io') {
     const review = { singularName: 'selfsubjectaccessreview', namespaced: false, kind: 'SelfSubjectAccessReview' };
     return [{ name: 'selfsubjectaccessreviews', ...review, verbs: ['create'] }];

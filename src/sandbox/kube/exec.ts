@@ -4,14 +4,15 @@ import type { Duplex, Readable } from 'node:stream';
 import { WebSocketServer, type RawData, type WebSocket } from 'ws';
 import type { RunningContainer } from '../runtime/types.ts';
 import { ApiFailure, notFound, type StatusBody } from './failures.ts';
-import { asFailure, authenticate, parseRoute } from './http.ts';
+import { asFailure, parseRoute } from './http.ts';
 import type { Pod } from './objects.ts';
+import { authorize, wishOf, type Users } from './rbac.ts';
 import { infoOf } from './resources.ts';
 import type { Store } from './store.ts';
 
 export interface ExecOptions {
   store: Store;
-  token: string;
+  users: Users;
   containerOf: (pod: Pod) => RunningContainer | undefined;
 }
 
@@ -62,9 +63,10 @@ interface Start {
   wants: { stdin: boolean; stdout: boolean; stderr: boolean };
 }
 
-function prepare({ store, token, containerOf }: ExecOptions, request: IncomingMessage): Start {
-  authenticate(request, token);
+function prepare({ store, users, containerOf }: ExecOptions, request: IncomingMessage): Start {
+  const user = users.authenticate(request);
   const url = new URL(request.url ?? '/', 'https://localhost');
+  authorize(store, user, wishOf('GET', url));
   const { info, namespace = '', name = '', subresource } = parseRoute(store, url.pathname);
   if (info.resource !== 'pods' || subresource !== 'exec') {
     throw new ApiFailure(400, 'BadRequest', 'only pods/exec can be upgraded to a WebSocket');

@@ -1,4 +1,3 @@
-import { timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import { createObject, deleteObject, patchObject, readObject, scaleOf, updateObject } from './api.ts';
@@ -6,8 +5,9 @@ import type { DeleteOptions, PatchType, Target } from './api.ts';
 import type { ServerCertificate } from './certificates.ts';
 import { discover, listKind } from './discovery.ts';
 import { ApiFailure, badRequest } from './failures.ts';
-import type { AnyObject } from './objects.ts';
+import { timestamp, type AnyObject } from './objects.ts';
 import { openApi } from './openapi.ts';
+import { accessReview, authorize, wishOf, type Users } from './rbac.ts';
 import { resourcesIn, type ResourceInfo } from './resources.ts';
 import { parseFieldSelector, parseLabelSelector } from './selectors.ts';
 import type { Store } from './store.ts';
@@ -25,7 +25,7 @@ export interface Route {
 export interface ServerOptions {
   store: Store;
   certificate: ServerCertificate;
-  token: string;
+  users: Users;
   /** Told about what only a mistake in the server can be. */
   onError: (where: string, error: unknown) => void;
   /** Streams a container's log. */
@@ -79,15 +79,6 @@ function send(response: ServerResponse, code: number, body: unknown): void {
   response.end(text);
 }
 
-/** Throws 401 unless the request carries the cluster's token. */
-export function authenticate(request: IncomingMessage, token: string): void {
-  const given = Buffer.from(request.headers.authorization ?? '');
-  const wanted = Buffer.from(`Bearer ${token}`);
-  if (given.length !== wanted.length || !timingSafeEqual(given, wanted)) {
-    throw new ApiFailure(401, 'Unauthorized', 'Unauthorized');
-  }
-}
-
 /** Thrown for a path behind which there is no resource; the real server answers it in plain text, not with a Status. */
 function noSuchPath(): ApiFailure {
   return new ApiFailure(404, 'NotFound', pageNotFound);
@@ -122,25 +113,37 @@ export function parseRoute(store: Store, path: string): Route {
 }
 
 async function handle(options: ServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  authenticate(request, options.token);
+  const { store, users } = options;
+  const user = users.authenticate(request);
   const url = new URL(request.url ?? '/', 'https://localhost');
+  authorize(store, user, wishOf(request.method ?? '', url));
   const path = url.pathname.replace(/\/+$/, '');
   if (path === '/healthz' || path === '/readyz' || path === '/livez') {
     response.end('ok');
     return;
   }
-  const discovered =
-    request.method === 'GET' ? (discover(options.store, path) ?? openApi(options.store, path)) : undefined;
+  const discovered = request.method === 'GET' ? (discover(store, path) ?? openApi(store, path)) : undefined;
   if (discovered !== undefined) return send(response, 200, discovered);
   if (path === '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews' && request.method === 'POST') {
-    const review = parseJson(await readText(request)) as Record<string, unknown>;
-    return send(response, 201, { ...review, status: { allowed: true, reason: 'the sandbox allows everything' } });
+    const review = parseJson(await readText(request)) as Parameters<typeof accessReview>[2];
+    return send(response, 201, accessReview(store, user, review));
   }
-  const route = parseRoute(options.store, path);
+  if (path === '/apis/authentication.k8s.io/v1/selfsubjectreviews' && request.method === 'POST') {
+    const review = parseJson(await readText(request)) as Record<string, unknown>;
+    const userInfo = { username: user.name, groups: user.groups };
+    return send(response, 201, { ...review, status: { userInfo } });
+  }
+  const route = parseRoute(store, path);
   const query = url.searchParams;
   if (route.name === undefined) return handleCollection(options, route, query, request, response);
   if (route.info.resource === 'pods' && route.subresource === 'log' && request.method === 'GET') {
     return options.logs({ namespace: route.namespace ?? '', name: route.name }, query, response);
+  }
+  if (route.info.resource === 'serviceaccounts' && route.subresource === 'token' && request.method === 'POST') {
+    const asked = parseJson(await readText(request)) as Record<string, unknown>;
+    const expirationTimestamp = timestamp(Date.now() + 3600_000);
+    const status = { token: users.issue(route.namespace ?? '', route.name), expirationTimestamp };
+    return send(response, 201, { ...asked, status });
   }
   await handleObject(options, { ...route, name: route.name }, query, request, response);
 }

@@ -64,7 +64,8 @@ export interface Kinds {
   persistentvolumeclaims: Claim;
   persistentvolumes: PersistentVolume;
   events: Stored<k8s.CoreV1Event>;
-  resourcequotas: PlainObject;
+  resourcequotas: Stored<k8s.V1ResourceQuota>;
+  limitranges: Stored<k8s.V1LimitRange>;
   deployments: Deployment;
   replicasets: ReplicaSet;
   statefulsets: StatefulSet;
@@ -76,6 +77,10 @@ export interface Kinds {
   horizontalpodautoscalers: PlainObject;
   poddisruptionbudgets: PlainObject;
   networkpolicies: PlainObject;
+  roles: Stored<k8s.V1Role>;
+  rolebindings: Stored<k8s.V1RoleBinding>;
+  clusterroles: Stored<k8s.V1ClusterRole>;
+  clusterrolebindings: Stored<k8s.V1ClusterRoleBinding>;
   customresourcedefinitions: Stored<k8s.V1CustomResourceDefinition>;
   /** Objects of a CustomResourceDefinition, by its name: `scaledobjects.keda.sh`. */
   [custom: `${string}.${string}`]: PlainObject;

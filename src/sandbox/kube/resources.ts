@@ -51,6 +51,7 @@ const builtIn: ResourceInfo[] = [
   row('', 'v1', 'persistentvolumes', 'PersistentVolume', { namespaced: false, shortNames: ['pv'] }),
   row('', 'v1', 'events', 'Event', { shortNames: ['ev'], status: false }),
   row('', 'v1', 'resourcequotas', 'ResourceQuota', { shortNames: ['quota'] }),
+  row('', 'v1', 'limitranges', 'LimitRange', { shortNames: ['limits'], status: false }),
   row('apps', 'v1', 'deployments', 'Deployment', { shortNames: ['deploy'], scale: true }),
   row('apps', 'v1', 'replicasets', 'ReplicaSet', { shortNames: ['rs'], scale: true }),
   row('apps', 'v1', 'statefulsets', 'StatefulSet', { shortNames: ['sts'], scale: true }),
@@ -66,6 +67,13 @@ const builtIn: ResourceInfo[] = [
   row('autoscaling', 'v2', 'horizontalpodautoscalers', 'HorizontalPodAutoscaler', { shortNames: ['hpa'] }),
   row('policy', 'v1', 'poddisruptionbudgets', 'PodDisruptionBudget', { shortNames: ['pdb'] }),
   row('networking.k8s.io', 'v1', 'networkpolicies', 'NetworkPolicy', { shortNames: ['netpol'], status: false }),
+  row('rbac.authorization.k8s.io', 'v1', 'roles', 'Role', { status: false }),
+  row('rbac.authorization.k8s.io', 'v1', 'rolebindings', 'RoleBinding', { status: false }),
+  row('rbac.authorization.k8s.io', 'v1', 'clusterroles', 'ClusterRole', { namespaced: false, status: false }),
+  row('rbac.authorization.k8s.io', 'v1', 'clusterrolebindings', 'ClusterRoleBinding', {
+    namespaced: false,
+    status: false,
+  }),
   row('apiextensions.k8s.io', 'v1', 'customresourcedefinitions', 'CustomResourceDefinition', {
     namespaced: false,
     shortNames: ['crd', 'crds'],
