@@ -11,7 +11,11 @@ export interface WorkerConfig extends ActivityDeps {
   artifacts: string;
   /** `host:port` of the Prometheus endpoint; undefined for none. */
   metrics: string | undefined;
+  /** `host:port` of the kubelet's probes; undefined for none. */
+  health: string | undefined;
 }
+
+const address = z.string().regex(/^\S+:\d{1,5}$/, 'an address such as 127.0.0.1:9464');
 
 const url = z
   .url({ protocol: /^https?$/, error: 'an http or https URL' })
@@ -27,10 +31,8 @@ const variables = z.object({
   CLOUDFLARE_API_TOKEN: z.string().trim().default(''),
   CLOUDFLARE_API_URL: url.optional(),
   PGLEAP_NOTIFY_URL: url.optional(),
-  PGLEAP_METRICS: z
-    .string()
-    .regex(/^\S+:\d{1,5}$/, 'an address such as 127.0.0.1:9464')
-    .optional(),
+  PGLEAP_METRICS: address.optional(),
+  PGLEAP_HEALTH: address.optional(),
 });
 
 /** Throws UserError `configuration` with everything that is wrong, in one paragraph; values are never shown. */
@@ -53,6 +55,7 @@ export function readWorkerConfig(env: NodeJS.ProcessEnv = process.env): WorkerCo
     cloudflareUrl: found.CLOUDFLARE_API_URL,
     notifyUrl: found.PGLEAP_NOTIFY_URL,
     metrics: found.PGLEAP_METRICS,
+    health: found.PGLEAP_HEALTH,
   };
 }
 

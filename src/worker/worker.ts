@@ -15,9 +15,13 @@ import type { Check } from '../domain/checks.ts';
 import { UserError } from '../domain/exit-codes.ts';
 import { checkCloudflare, checkCluster, checkLinode } from './checks.ts';
 import { readWorkerConfig } from './config.ts';
+import { serveHealth } from './health.ts';
 import { createLogger } from './logger.ts';
 import { cleaner, secretsNet } from './secrets.ts';
 import { loadTemporalConfig } from './temporal-config.ts';
+
+/** Less than a probe waits. */
+const readyMs = 3000;
 
 /**
  * Serves two task queues until SIGINT or SIGTERM: the shared one with workflows and most activities, and the one of the
@@ -52,7 +56,12 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
   }
 
   const { connection, namespace, address } = await connect();
+  const running: Worker[] = [];
+  let health: Awaited<ReturnType<typeof serveHealth>> | undefined;
   try {
+    if (config.health !== undefined) {
+      health = await serveHealth(config.health, () => whyNotReady(running, connection, namespace));
+    }
     const store = await openStore(config.artifacts);
     const activities = createActivities(config, store);
     const common = {
@@ -83,10 +92,31 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
       }),
     ]);
     logger.info(`worker is ready: serves ${config.taskQueue} and ${store.queue} of ${namespace} at ${address}`);
+    running.push(...workers);
     await runAll(workers);
     logger.info('worker has ended');
   } finally {
+    health?.close();
     await connection.close();
+  }
+}
+
+/** undefined when both workers ask for tasks and Temporal answers. */
+async function whyNotReady(
+  workers: Worker[],
+  connection: NativeConnection,
+  namespace: string,
+): Promise<string | undefined> {
+  if (workers.length === 0) return 'the worker reads its workflows';
+  const idle = workers.find((worker) => worker.getState() !== 'RUNNING');
+  if (idle !== undefined) return `the worker of ${idle.options.taskQueue} is ${idle.getState()}`;
+  try {
+    await connection.withDeadline(Date.now() + readyMs, () =>
+      connection.workflowService.describeNamespace({ namespace }),
+    );
+    return undefined;
+  } catch (error) {
+    return `Temporal does not answer: ${messageOf(error)}`;
   }
 }
 

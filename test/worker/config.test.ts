@@ -55,6 +55,7 @@ test('what is not set has its default', () => {
     linodeUrl: undefined,
     cloudflareUrl: undefined,
     metrics: undefined,
+    health: undefined,
   });
 });
 

@@ -128,6 +128,32 @@ test('serves both queues, logs JSON without tokens, shows metrics, and ends when
   for (const line of log().trim().split('\n')) expect(JSON.parse(line)).toHaveProperty('message');
 });
 
+test('tells a kubelet that it takes requests, and that it is ready only while Temporal answers', async () => {
+  const own = await startTemporal({ ui: false });
+  const health = `127.0.0.1:${await freePort()}`;
+  const { child, ready } = startWorker({ PGLEAP_HEALTH: health, TEMPORAL_ADDRESS: own.address });
+  const ask = async (what: string) => {
+    const answer = await fetch(`http://${health}${what}`);
+    return { status: answer.status, text: await answer.text() };
+  };
+  try {
+    await ready;
+    expect(await ask('/ready')).toEqual({ status: 200, text: 'ok\n' });
+    expect((await ask('/')).status).toBe(404);
+    await own.close();
+    expect(await ask('/ready')).toMatchObject({ status: 503, text: expect.stringContaining('Temporal') });
+    expect(await ask('/live')).toEqual({ status: 200, text: 'ok\n' });
+  } finally {
+    await own.close();
+    const closed = once(child, 'close');
+    child.kill('SIGKILL');
+    await closed;
+  }
+  const taken = await exitOf({ PGLEAP_HEALTH: url.replace('http://', '') });
+  expect(taken.log).toContain('PGLEAP_HEALTH');
+  expect(taken.code).toBe(exitCodes.configuration.code);
+});
+
 test('a wrong Linode token, a wrong kubeconfig and a missing namespace each end it with words', async () => {
   const linode = await exitOf({ LINODE_TOKEN: 'wrong-token-here' });
   expect(linode.log).toContain('LINODE_TOKEN');
