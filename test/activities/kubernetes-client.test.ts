@@ -3,6 +3,8 @@ import { text } from 'node:stream/consumers';
 import { KubeConfig } from '@kubernetes/client-node';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { afterEach, describe, expect, test } from 'vitest';
+import { rightsFor } from '../../src/domain/rights.ts';
+import { specSchema } from '../../src/domain/spec.ts';
 import { accessChecks } from '../../src/activities/kubernetes/access.ts';
 import { createKube } from '../../src/activities/kubernetes/client.ts';
 
@@ -111,47 +113,13 @@ describe('the client', () => {
 });
 
 describe('kube.access', () => {
-  const database = { kind: 'Deployment', namespace: 'databases', name: 'postgres', uid: 'u' } as const;
-  const site = {
-    kind: 'Deployment',
-    namespace: 'web',
-    name: 'site',
-    uid: 's',
-    replicas: 2,
-    suspended: null,
-    readOnly: false,
-    login: null,
-    hpa: null,
-  } as const;
-
-  async function reviewed(allow: (attributes: Record<string, string>) => boolean) {
-    const kube = await serve((_request, body) => {
-      const { spec } = JSON.parse(body);
-      return { code: 201, body: { status: { allowed: allow(spec.resourceAttributes) } } };
-    });
-    return await accessChecks(kube, database, [site]);
-  }
-
-  test('passes when all is allowed', async () => {
-    expect(await reviewed(() => true)).toMatchObject([{ id: 'kube.access', status: 'PASSED' }]);
-  });
-
-  test('names exactly what is missing', async () => {
-    const checks = await reviewed(
-      ({ verb, resource, subresource, namespace }) =>
-        !(verb === 'patch' && (resource === 'persistentvolumes' || namespace === 'web')) && subresource !== 'exec',
-    );
-    expect(checks).toMatchObject([
-      {
-        status: 'FAILED',
-        message:
-          'The worker’s user may not: patch persistentvolumes; get pods/exec in databases; patch deployments.apps in web.',
-      },
-    ]);
-  });
-
   test('is skipped where the server does not review access', async () => {
     const kube = await serve(() => ({ code: 404, body: {} }));
-    expect(await accessChecks(kube, database, [])).toMatchObject([{ status: 'SKIPPED' }]);
+    expect(
+      await accessChecks(
+        kube,
+        rightsFor(specSchema.parse({ database: { namespace: 'a' }, target: { image: 'b:18' } })),
+      ),
+    ).toMatchObject([{ status: 'SKIPPED' }]);
   });
 });

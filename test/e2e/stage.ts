@@ -27,8 +27,8 @@ export interface Stage {
   session: Session;
   artifacts: string;
   visitor: Visitor;
-  /** A worker as the operator runs it; resolves when it asks for work. */
-  startWorker(): Promise<ChildProcess>;
+  /** A worker as the operator runs it, with `more` in its environment; resolves when it asks for work. */
+  startWorker(more?: Record<string, string>): Promise<ChildProcess>;
 }
 
 /** Ready to start an upgrade when it resolves; taken down when the running test has finished. */
@@ -74,15 +74,15 @@ export async function raiseStage(from: 15 | 16, sizeMb: number): Promise<Stage> 
     session: connected,
     artifacts,
     visitor,
-    async startWorker() {
+    async startWorker(more = {}) {
       const worker = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), 'worker'], {
-        env,
+        env: { ...env, ...more },
         stdio: ['ignore', 'ignore', 'pipe'],
       });
       let log = '';
       worker.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
       closers.push(() => end(worker));
-      const deadline = Date.now() + 60_000;
+      const deadline = Date.now() + 180_000;
       while (!log.includes('worker is ready')) {
         if (worker.exitCode !== null || Date.now() > deadline) throw new Error(`no worker: ${log.slice(-2000)}`);
         await sleep(100);

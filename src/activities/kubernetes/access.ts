@@ -1,62 +1,68 @@
 import type { Check } from '../../domain/checks.ts';
-import type { ServiceFact, WorkloadRef } from '../../domain/facts.ts';
-import type { Access, Kube } from './client.ts';
+import { rightText, type Right } from '../../domain/rights.ts';
+import type { Kube } from './client.ts';
 
-/*
- * What the worker must be allowed to do, asked before anything is changed: a verb that is missing in the middle of the
- * downtime would park the upgrade there. docs/rbac.md is the same list as rules.
+/** Requests side by side: an API server far away would make some hundred questions, one after the other, slow. */
+const atOnce = 10;
+/** Above so many kinds of object the role as a whole is missing, not a line of it. */
+const fewKinds = 3;
+
+/**
+ * Asks the API server for each right, before anything is changed: a verb that is missing in the middle of the downtime would
+ * park the upgrade there. One FAILED check for each namespace where some are missing.
  */
-
-function rules(group: string, resource: string, verbs: string[], namespace?: string): Access[] {
-  return verbs.map((verb) => ({ group, resource, verb, ...(namespace === undefined ? {} : { namespace }) }));
-}
-
-const plurals = { Deployment: 'deployments', StatefulSet: 'statefulsets', CronJob: 'cronjobs' } as const;
-
-export async function accessChecks(kube: Kube, database: WorkloadRef, services: ServiceFact[]): Promise<Check[]> {
-  const { namespace } = database;
-  const needed = [
-    ...rules('', 'persistentvolumes', ['get', 'list', 'patch', 'delete']),
-    ...rules('storage.k8s.io', 'volumeattachments', ['list']),
-    ...rules('apps', plurals[database.kind], ['get', 'list', 'patch', 'update'], namespace),
-    ...rules('', 'pods', ['get', 'list', 'create', 'patch', 'delete'], namespace),
-    ...rules('', 'pods/exec', ['get'], namespace),
-    ...rules('', 'pods/log', ['get'], namespace),
-    ...rules('', 'persistentvolumeclaims', ['get', 'create', 'delete'], namespace),
-    ...rules('', 'configmaps', ['get', 'list', 'create', 'patch'], namespace),
-    ...rules('coordination.k8s.io', 'leases', ['get', 'create', 'delete'], namespace),
-    ...services
-      .filter(({ readOnly }) => !readOnly)
-      .flatMap(({ kind, namespace: where }) => [
-        ...rules(kind === 'CronJob' ? 'batch' : 'apps', plurals[kind], ['get', 'patch'], where),
-        ...(kind === 'CronJob' ? rules('batch', 'jobs', ['list'], where) : rules('', 'pods', ['list'], where)),
-        ...(kind === 'CronJob' ? [] : rules('', 'pods/log', ['get'], where)),
-      ]),
-  ];
-  const distinct = new Map(needed.map((one) => [textOf(one), one]));
-  const missing: string[] = [];
-  for (const [text, access] of distinct) {
-    const allowed = await kube.allowed(access);
-    if (allowed === undefined) {
+export async function accessChecks(kube: Kube, needed: Right[]): Promise<Check[]> {
+  const missing: Right[] = [];
+  for (let from = 0; from < needed.length; from += atOnce) {
+    const some = needed.slice(from, from + atOnce);
+    const answers = await Promise.all(some.map((right) => kube.allowed(right)));
+    if (answers.includes(undefined)) {
       const message =
         'This API server does not say what it will allow; a verb that is missing is seen only when it is needed.';
       return [{ id: 'kube.access', status: 'SKIPPED', message }];
     }
-    if (!allowed) missing.push(text);
+    missing.push(...some.filter((_, index) => answers[index] === false));
   }
   if (missing.length === 0) {
-    return [{ id: 'kube.access', status: 'PASSED', message: `All ${distinct.size} kinds of request are allowed.` }];
+    return [{ id: 'kube.access', status: 'PASSED', message: `All ${needed.length} kinds of request are allowed.` }];
   }
-  return [
-    {
-      id: 'kube.access',
-      status: 'FAILED',
-      message: `The worker’s user may not: ${missing.join('; ')}.`,
-      remedy: 'Give it the rules of docs/rbac.md.',
-    },
-  ];
+  const user = await kube.userName();
+  const who = user === undefined ? 'The worker’s user' : `The worker’s user (${user})`;
+  return [...Map.groupBy(missing, ({ namespace }) => namespace)].map(([namespace, rights]) => ({
+    id: 'kube.access',
+    status: 'FAILED',
+    message: `${who} may not, ${namespace === undefined ? 'in the cluster' : `in namespace ${namespace}`}: ${rights.map(rightText).join('; ')}.`,
+    remedy: remedyFor(rights, namespace, user),
+  }));
 }
 
-function textOf({ verb, group, resource, namespace }: Access): string {
-  return `${verb} ${resource}${group === '' ? '' : `.${group}`}${namespace === undefined ? '' : ` in ${namespace}`}`;
+function remedyFor(rights: Right[], namespace: string | undefined, user: string | undefined): string {
+  const kinds = Map.groupBy(rights, ({ group, resource, name }) => `${resource}.${group} ${name}`);
+  if (kinds.size > fewKinds) {
+    const roles = [...new Set(rights.map(({ role }) => `pgleap-${role}`))];
+    return `Bind ${roles.join(' and ')} of docs/rbac.md there, as deploy/ does.`;
+  }
+  const [role, binding, where] =
+    namespace === undefined
+      ? (['clusterrole', 'clusterrolebinding', ''] as const)
+      : (['role', 'rolebinding', `-n ${namespace} `] as const);
+  return [...kinds]
+    .map(([, [first, ...others]]) => {
+      if (first === undefined) return '';
+      const { group, resource } = first;
+      const name = `pgleap-may-${resource.replace('/', '-')}`;
+      const verbs = [first, ...others].map(({ verb }) => verb).join(',');
+      const of = group === '' ? resource : resource.replace(/^[^/]+/, `$&.${group}`);
+      const only = first.name === undefined ? '' : ` --resource-name=${first.name}`;
+      return [
+        `kubectl ${where}create ${role} ${name} --verb=${verbs} --resource=${of}${only}`,
+        `kubectl ${where}create ${binding} ${name} --${role}=${name} ${subject(user)}`,
+      ].join(' && ');
+    })
+    .join('; ');
+}
+
+function subject(user: string | undefined): string {
+  const [, account] = /^system:serviceaccount:(.+)$/.exec(user ?? '') ?? [];
+  return account === undefined ? `--user=${user ?? 'NAME'}` : `--serviceaccount=${account}`;
 }

@@ -23,6 +23,7 @@ import {
   type V1VolumeAttachment,
   type V2HorizontalPodAutoscaler,
 } from '@kubernetes/client-node';
+import type { Right } from '../../domain/rights.ts';
 import { abortSignal, mayWait, pause } from '../context.ts';
 import { isFailure } from '../errors.ts';
 import { fromResponse, unreachable } from './failures.ts';
@@ -89,15 +90,6 @@ export interface ObjectName {
   name: string;
 }
 
-/** One kind of request; without a namespace in all of them, or of an object that has none. */
-export interface Access {
-  verb: string;
-  group: string;
-  /** With its subresource, as `pods/exec`. */
-  resource: string;
-  namespace?: string;
-}
-
 export interface Kube {
   kc: KubeConfig;
   /** Throws NotFound. */
@@ -122,7 +114,9 @@ export interface Kube {
   /** Any other path of the API, as JSON: versions, custom resources. undefined when it is not found. */
   read(path: string): Promise<unknown>;
   /** Whether these credentials may do that; undefined when the server does not review access. */
-  allowed(access: Access): Promise<boolean | undefined>;
+  allowed(right: Right): Promise<boolean | undefined>;
+  /** As whom the API server knows these credentials; undefined when it does not say (before Kubernetes 1.28). */
+  userName(): Promise<string | undefined>;
   /** A container's log; undefined when there is none (yet). */
   log(
     at: ObjectName,
@@ -245,13 +239,13 @@ export function createKube(kc: KubeConfig): Kube {
       const text = await orUndefined(call(HttpMethod.GET, path));
       return text === undefined ? undefined : JSON.parse(text);
     },
-    async allowed({ resource, ...access }) {
-      const [name, subresource] = resource.split('/');
+    async allowed({ resource: whole, role: _role, ...attributes }) {
+      const [resource, subresource] = whole.split('/');
       const body = {
         apiVersion: 'authorization.k8s.io/v1',
         kind: 'SelfSubjectAccessReview',
         spec: {
-          resourceAttributes: { ...access, resource: name, ...(subresource === undefined ? {} : { subresource }) },
+          resourceAttributes: { ...attributes, resource, ...(subresource === undefined ? {} : { subresource }) },
         },
       };
       const path = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
@@ -259,6 +253,14 @@ export function createKube(kc: KubeConfig): Kube {
       if (answer === undefined) return undefined;
       const review: { status?: { allowed?: boolean } } = JSON.parse(answer);
       return review.status?.allowed === true;
+    },
+    async userName() {
+      const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
+      const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
+      const answer = await orUndefined(call(HttpMethod.POST, path, { body }));
+      if (answer === undefined) return undefined;
+      const review: { status?: { userInfo?: { username?: string } } } = JSON.parse(answer);
+      return review.status?.userInfo?.username;
     },
     async log(at, { container, tailLines, sinceTime, previous }) {
       const query = {

@@ -2,6 +2,7 @@ import type { V1Container } from '@kubernetes/client-node';
 import type { Check } from '../../domain/checks.ts';
 import type { ClusterFacts, DatabaseFact, WorkloadRef } from '../../domain/facts.ts';
 import { defaultPgdata } from '../../domain/pgdata.ts';
+import { rightsFor } from '../../domain/rights.ts';
 import type { Spec } from '../../domain/spec.ts';
 import { majorOf, majorOfImage } from '../../domain/versions.ts';
 import { isFailure } from '../errors.ts';
@@ -34,11 +35,27 @@ export async function inspectCluster(kube: Kube, spec: Spec): Promise<{ facts: C
     return { facts: await inspect(kube, spec, checks, stop), checks };
   } catch (error) {
     if (error instanceof Incomplete) return { facts: null, checks };
-    throw error;
+    // 401: these credentials are no longer taken at all, which says nothing of rights.
+    if (
+      !isFailure(error, 'AccessDenied') ||
+      error.details?.some((detail) => (detail as { code?: number }).code === 401)
+    )
+      throw error;
+    // What accessChecks asked for is named there; this is what nobody could know before.
+    if (!checks.some(({ id, status }) => id === 'kube.access' && status === 'FAILED')) {
+      checks.push({
+        id: 'kube.access',
+        status: 'FAILED',
+        message: `${error.message}.`,
+        remedy: 'Give the worker’s user that right, or take away what denies it.',
+      });
+    }
+    return { facts: null, checks };
   }
 }
 
 async function inspect(kube: Kube, spec: Spec, checks: Check[], stop: Stop): Promise<ClusterFacts> {
+  checks.push(...(await accessChecks(kube, rightsFor(spec))));
   const uid = await clusterUid(kube);
   const version = await kube.read('/version');
   const kubernetesVersion =
@@ -49,13 +66,12 @@ async function inspect(kube: Kube, spec: Spec, checks: Check[], stop: Stop): Pro
   const workloadSpec = workload.spec;
   if (workloadSpec === undefined) throw stop('kube.workload', `${says} has no spec.`, 'Apply its manifest again.');
   const container = pickContainer(workloadSpec, spec, says, stop);
-  const scalers = await findScalers(kube);
+  const scalers = await findScalers(kube, [spec.database, ...spec.services]);
   checks.push(...workloadChecks(workload, container, says, spec));
   checks.push(...(await reconcilersOf(kube, subjectOf(ref.kind, workload))), ...scalerChecks(scalers, ref, says));
   checks.push(...(await leftoverChecks(kube, ref)));
 
   const services = await inspectServices(kube, spec, ref, scalers, checks);
-  checks.push(...(await accessChecks(kube, ref, services)));
   const pod = await findPod(kube, workload, says, container.name, stop);
   const { claim, volume, mount } = await findStorage(kube, workloadSpec, spec, ref, container.name, checks, stop);
   checks.push(...(await otherUsersOf(kube, ref, claim.name, pod)));

@@ -191,14 +191,20 @@ export interface Scalers {
   scaledObjects: Map<string, string>;
 }
 
-export async function findScalers(kube: Kube): Promise<Scalers> {
+/** Autoscalers of workloads in the namespaces of `touched`. */
+export async function findScalers(kube: Kube, touched: { namespace: string }[]): Promise<Scalers> {
   const hpas = new Map<string, string>();
-  for (const { metadata, spec } of await kube.list('HorizontalPodAutoscaler')) {
-    const target = spec?.scaleTargetRef;
-    if (target !== undefined) hpas.set(`${metadata?.namespace}/${target.kind}/${target.name}`, metadata?.name ?? '');
+  for (const namespace of new Set(touched.map((one) => one.namespace))) {
+    for (const { metadata, spec } of await kube.list('HorizontalPodAutoscaler', { namespace })) {
+      const target = spec?.scaleTargetRef;
+      if (target !== undefined) hpas.set(`${namespace}/${target.kind}/${target.name}`, metadata?.name ?? '');
+    }
   }
   const scaledObjects = new Map<string, string>();
-  for (const { metadata, spec } of (await items(kube, '/apis/keda.sh/v1alpha1/scaledobjects')) ?? []) {
+  // Without KEDA, who may not list its objects would be answered 403 instead of 404.
+  const keda = (await kube.read('/apis/keda.sh/v1alpha1')) !== undefined;
+  const all = keda ? await items(kube, '/apis/keda.sh/v1alpha1/scaledobjects') : undefined;
+  for (const { metadata, spec } of all ?? []) {
     if (metadata?.annotations?.['autoscaling.keda.sh/paused-replicas'] === '0') continue;
     const { kind = 'Deployment', name = '' } = spec?.scaleTargetRef ?? {};
     scaledObjects.set(`${metadata?.namespace}/${kind}/${name}`, metadata?.name ?? '');

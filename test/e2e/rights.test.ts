@@ -1,0 +1,50 @@
+/** An upgrade by a worker that may do what the roles of deploy/ give, and nothing else: there, back, and there again. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CoreV1Api, KubernetesObjectApi } from '@kubernetes/client-node';
+import { expect, test } from 'vitest';
+import { readSpecFile } from '../../src/client/spec-file.ts';
+import { planUpgrade, upgradeResult } from '../../src/client/upgrades.ts';
+import { rolesFor } from '../support/deploy.ts';
+import { asServiceAccount } from '../support/service-account.ts';
+import { answer, raiseStage, start } from './stage.ts';
+import { expectUpgraded, oldWorld, sceneOf, upgradeAll } from './world.ts';
+
+test('15 to 18, rolled back and then upgraded, under the roles of deploy/', { timeout: 900_000 }, async () => {
+  const on = await raiseStage(15, 5);
+  const { input, spec } = await readSpecFile(on.sandbox.upgradeSpec);
+  const admin = on.access.kubeConfig;
+  const api = KubernetesObjectApi.makeApiClient(admin);
+  const namespaces = [...new Set(spec.services.map(({ namespace }) => namespace))];
+  for (const object of await rolesFor(spec.database.namespace, namespaces)) await api.create(object);
+  const user = await asServiceAccount(admin, 'pgleap', 'pgleap');
+  const kubeconfig = join(on.artifacts, '..', 'kubeconfig');
+  await writeFile(kubeconfig, user.exportConfig(), { mode: 0o600 });
+  await on.startWorker({ KUBECONFIG: kubeconfig });
+
+  const plan = await planUpgrade(on.session, input);
+  expect(plan.checks.filter(({ status }) => status === 'FAILED')).toEqual([]);
+  expect(plan.checks.find(({ id }) => id === 'kube.access')).toMatchObject({ status: 'PASSED' });
+  const scene = sceneOf(on, plan);
+  const before = await oldWorld(scene);
+  const rejected = await start(on);
+  for (const gate of ['begin', 'replace'] as const) await answer(on, rejected, gate);
+  await answer(on, rejected, 'reopen', 'reject');
+  expect(await upgradeResult(on.session, rejected)).toMatchObject({ outcome: 'rolled-back', servicesRestored: true });
+  expect(await oldWorld(scene)).toEqual(before);
+
+  const again = await start(on);
+  const second = await upgradeAll(on, again);
+  await expectUpgraded(on, again, second.before, second.scene);
+
+  // It was that user, and it may not do what nobody gave it.
+  const core = user.makeApiClient(CoreV1Api);
+  for (const beyond of [
+    core.listSecretForAllNamespaces(),
+    core.deleteNamespacedConfigMap({ namespace: 'databases', name: 'any' }),
+    core.deleteNamespacedPod({ namespace: 'web', name: 'any' }),
+    core.deleteNamespacedPersistentVolumeClaim({ namespace: 'web', name: 'any' }),
+  ]) {
+    await expect(beyond).rejects.toMatchObject({ code: 403 });
+  }
+});
