@@ -29,6 +29,12 @@ export function findCgroups(): Cgroups | undefined {
   return missing.length === neededControllers.length ? undefined : { version: 1, missing };
 }
 
+/** Where cgroups are mounted, below the root: version 2 has one tree, version 1 one for each controller and one by name. */
+function hierarchies(): string[] {
+  if (findCgroups()?.version === 2) return [''];
+  return readdirSync(root).filter((name) => name !== 'unified' && existsSync(path.join(root, name, 'cgroup.procs')));
+}
+
 /** The hierarchy in which membership is kept: of version 1's many, the one that counts processes. */
 function membership(): string {
   return path.join(root, findCgroups()?.version === 2 ? '' : 'pids', clusterName);
@@ -44,8 +50,7 @@ export async function makeComponentCgroup(name: string): Promise<string> {
 
 /** Makes the cgroup below which the kubelet puts pods, in every hierarchy, as it expects. */
 export async function makePodCgroups(): Promise<void> {
-  const hierarchies = findCgroups()?.version === 2 ? [''] : neededControllers;
-  for (const hierarchy of hierarchies) await mkdir(path.join(root, hierarchy, podCgroup), { recursive: true });
+  for (const hierarchy of hierarchies()) await mkdir(path.join(root, hierarchy, podCgroup), { recursive: true });
 }
 
 export const podCgroup = `/${clusterName}/pods`;
@@ -108,8 +113,7 @@ export async function endAll(pids: () => number[], graceMs: number): Promise<voi
 
 /** Every cgroup directory of the cluster, deepest first. */
 function clusterCgroups(): string[] {
-  const hierarchies = findCgroups()?.version === 2 ? [''] : readdirSync(root);
-  return hierarchies.flatMap((hierarchy) => cgroupsBelow(path.join(root, hierarchy, clusterName)));
+  return hierarchies().flatMap((hierarchy) => cgroupsBelow(path.join(root, hierarchy, clusterName)));
 }
 
 /** Removes them; all processes must have ended. */

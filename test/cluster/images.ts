@@ -76,8 +76,9 @@ export async function makeRoots(signal?: AbortSignal): Promise<Roots> {
 }
 
 /** Gives the cluster every image that it lacks, or has in another state. */
-export async function importImages(roots: Roots): Promise<void> {
+export async function importImages(roots: Roots, signal?: AbortSignal): Promise<void> {
   for (const reference of references) {
+    signal?.throwIfAborted();
     const image = describeImage(reference, locale);
     const base = image.major === 16 ? [roots[15], await sandboxPostgres(image.major)] : [roots[image.major]];
     const layers = [...base, await ownFiles(image)];

@@ -1,7 +1,10 @@
 import path from 'node:path';
 
-/** Names the network namespace, the cgroup and the folder of the test cluster: one to a machine. */
-export const clusterName = 'pgleap-cluster';
+/**
+ * Names the cgroup, the network link and the folder of the test cluster. All tests of a machine share one; only the tests of
+ * the cluster itself make another beside it. At most 15 characters: Linux allows a link no more.
+ */
+export const clusterName = process.env['PGLEAP_CLUSTER_NAME'] ?? 'pgleap-cluster';
 
 /** Everything that a running cluster keeps on disk. The programs of the cluster see `lib` in it as their /var/lib. */
 export const stateFolder = path.join('/var/lib', clusterName);

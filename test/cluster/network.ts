@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { z } from 'zod';
 import { run } from './command.ts';
+import { clusterName } from './layout.ts';
 
 /** The addresses of the cluster, all in one private range that the machine uses for nothing else. */
 export interface Network {
@@ -16,7 +17,7 @@ export interface Network {
 }
 
 /** The machine's end of the link; the only name that the cluster takes in the machine's own network. */
-const hostLink = 'pgleap0';
+const hostLink = clusterName;
 const hostLinkFile = `/sys/class/net/${hostLink}`;
 
 const candidates = ['10.213', '10.187', '10.99', '172.27', '172.30', '192.168'];

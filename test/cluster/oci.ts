@@ -116,7 +116,10 @@ export async function importImage(image: { name: string; layers: Layer[]; config
   try {
     const blobs = path.join(folder, 'blobs', 'sha256');
     await mkdir(blobs, { recursive: true });
+    // A layer that containerd has from another image need not be sent again.
+    const present = await run('nsenter', [...enterCluster(), ...ctr, 'content', 'list', '--quiet']);
     for (const layer of image.layers) {
+      if (present.includes(layer.sha256)) continue;
       const target = path.join(blobs, layer.sha256);
       await link(layer.file, target).catch(() => copyFile(layer.file, target));
     }

@@ -119,11 +119,19 @@ async function converge(state: ClusterState, { binaries, roots }: Parts, signal?
   await convergeCertificates(state.network);
   const kubernetes = await placeBinary(binaries.kubernetes);
   const components = await describeComponents(state.network, kubernetes);
-  const start = async (name: string) => {
+  const running: string[] = [];
+  const goOn = () => {
     signal?.throwIfAborted();
+    const ended = running.find((name) => componentPids(name).length === 0);
+    if (ended !== undefined) throw new ClusterProblem(`${ended} ended:\n${logEnd(ended)}`);
+  };
+  const until = (name: string, limitMs: number, check: () => Promise<boolean>) => waitFor(name, limitMs, check, goOn);
+  const start = async (name: string) => {
+    goOn();
     const component = components.find((one) => one.name === name);
     if (component === undefined) throw new Error(`there is no component ${name}`);
     await startComponent(state, component);
+    running.push(name);
   };
   await start('etcd');
   await start('containerd');
@@ -136,7 +144,7 @@ async function converge(state: ClusterState, { binaries, roots }: Parts, signal?
   await step('waiting for the API server', () => until('kube-apiserver', 120_000, () => isReady(state.network)));
   for (const name of ['kube-controller-manager', 'kube-scheduler', 'kube-proxy', 'dns', 'kubelet']) await start(name);
   await step('waiting for the node', () => until('kubelet', 120_000, nodeIsReady));
-  await importImages(roots);
+  await importImages(roots, signal);
   for (const extra of await describeExtras(describeCluster(state))) await startComponent(state, extra);
 }
 
@@ -144,16 +152,11 @@ async function startComponent(state: ClusterState, component: Component): Promis
   if ((await convergeComponent(state, component)) === 'started') say(`started ${component.name}`);
 }
 
-/** @throws ClusterProblem with the end of the component's log when it ends or `limitMs` passes */
-async function until(component: string, limitMs: number, check: () => Promise<boolean>): Promise<void> {
+/** @throws ClusterProblem with the end of the component's log when `limitMs` passes, and whatever `goOn` throws */
+async function waitFor(component: string, limitMs: number, check: () => Promise<boolean>, goOn: () => void) {
   const started = performance.now();
-  for (;;) {
-    const done = await check().catch((error: unknown) => {
-      if (error instanceof Error && error.name === 'AbortError') throw error;
-      return false;
-    });
-    if (done) return;
-    if (componentPids(component).length === 0) throw new ClusterProblem(`${component} ended:\n${logEnd(component)}`);
+  while (!(await check().catch(() => false))) {
+    goOn();
     if (performance.now() - started > limitMs) {
       throw new ClusterProblem(`${component} is not ready after ${limitMs / 1000} s:\n${logEnd(component)}`);
     }
