@@ -5,47 +5,66 @@ import path from 'node:path';
 import { run } from './command.ts';
 import { cacheFolder, ClusterProblem, stateFolder } from './layout.ts';
 
-const source = path.join(import.meta.dirname, 'kubernetes');
-const release = 'v1.34.4';
+/** Of the two Go modules: the files that decide what is built, and how it is told its version. */
+const modules = {
+  kubernetes: {
+    files: ['go.mod', 'go.sum', 'main.go', 'dns.go', 'pause/main.go'],
+    flags:
+      '-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/client-go/pkg/version.gitVersion=v1.34.4',
+  },
+  csi: {
+    files: ['go.mod', 'go.sum', 'main.go', 'identity.go', 'controller.go', 'node.go', 'linode.go', 'provisioner.go'],
+    flags: '-s -w',
+  },
+};
 
-function sourceHash(): string {
+const programs = {
+  /** Holds a pod's namespaces. */
+  pause: { module: 'kubernetes', from: './pause' },
+  /** All programs of Kubernetes in one. */
+  kubernetes: { module: 'kubernetes', from: '.' },
+  csi: { module: 'csi', from: '.' },
+  'csi-attacher': { module: 'csi', from: 'github.com/kubernetes-csi/external-attacher/v4/cmd/csi-attacher' },
+  'csi-resizer': { module: 'csi', from: 'github.com/kubernetes-csi/external-resizer/v2/cmd/csi-resizer' },
+} as const;
+
+type Program = keyof typeof programs;
+
+/** Paths of the programs that were built. */
+export type Binaries = Record<Program, string>;
+
+const names = Object.keys(programs) as Program[];
+const moduleFolder = (name: keyof typeof modules) => path.join(import.meta.dirname, name);
+
+function sourceHash(name: keyof typeof modules): string {
   const hash = createHash('sha256');
-  for (const file of ['go.mod', 'go.sum', 'main.go', 'dns.go', 'pause/main.go'])
-    hash.update(readFileSync(path.join(source, file)));
+  for (const file of modules[name].files) hash.update(readFileSync(path.join(moduleFolder(name), file)));
   return hash.digest('hex').slice(0, 16);
 }
 
-const cached = (name: string) => path.join(cacheFolder, 'bin', `${name}-${process.arch}-${sourceHash()}`);
+const cached = (name: Program) =>
+  path.join(cacheFolder, 'bin', `${name}-${process.arch}-${sourceHash(programs[name].module)}`);
 
 /** Whether nothing needs to be compiled. */
 export function binariesAreBuilt(): boolean {
-  return existsSync(cached('kubernetes')) && existsSync(cached('pause'));
-}
-
-/** The programs of Kubernetes in one binary, and the one that holds a pod's namespaces. */
-export interface Binaries {
-  kubernetes: string;
-  pause: string;
+  return names.every((name) => existsSync(cached(name)));
 }
 
 /** Builds what is not in the cache, 5 to 15 minutes on two cores the first time. */
 export async function buildBinaries(signal?: AbortSignal): Promise<Binaries> {
-  await build('pause', './pause', signal);
-  await build('kubernetes', '.', signal);
-  return { kubernetes: cached('kubernetes'), pause: cached('pause') };
+  for (const name of names) await build(name, signal);
+  return Object.fromEntries(names.map((name) => [name, cached(name)])) as Binaries;
 }
 
-async function build(name: string, folder: string, signal?: AbortSignal): Promise<void> {
+async function build(name: Program, signal?: AbortSignal): Promise<void> {
   if (existsSync(cached(name))) return;
   await mkdir(path.dirname(cached(name)), { recursive: true });
   const made = `${cached(name)}.${process.pid}`;
-  const version = ['k8s.io/component-base/version', 'k8s.io/client-go/pkg/version'].map(
-    (at) => `-X ${at}.gitVersion=${release}`,
-  );
+  const { module, from } = programs[name];
   try {
-    const flags = ['-trimpath', '-buildvcs=false', `-ldflags=-s -w ${version.join(' ')}`];
-    await run('go', ['build', ...flags, '-o', made, folder], {
-      cwd: source,
+    const flags = ['-trimpath', '-buildvcs=false', `-ldflags=${modules[module].flags}`];
+    await run('go', ['build', ...flags, '-o', made, from], {
+      cwd: moduleFolder(module),
       env: { ...process.env, CGO_ENABLED: '0' },
       signal,
     });
@@ -54,7 +73,7 @@ async function build(name: string, folder: string, signal?: AbortSignal): Promis
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new ClusterProblem(
-      `Kubernetes ${release} could not be built from its Go modules. Look whether Go's module proxy can be reached (go env GOPROXY), then run it again: what was compiled is kept.\n${reason}`,
+      `${name} could not be built from its Go modules. Look whether Go's module proxy can be reached (go env GOPROXY), then run it again: what was compiled is kept.\n${reason}`,
       { cause: error },
     );
   } finally {

@@ -6,6 +6,7 @@ import { ClusterProblem } from './layout.ts';
 const packages = [
   'containerd',
   'containernetworking-plugins',
+  'e2fsprogs',
   'etcd-server',
   'iproute2',
   'iptables',

@@ -9,7 +9,6 @@ import { gatherFacts, problems } from './checks.ts';
 import { run } from './command.ts';
 import { describeComponents } from './components.ts';
 import { tearDown } from './down.ts';
-import { describeExtras } from './extras.ts';
 import { importImages, importPause, makeRoots, type Roots } from './images.ts';
 import { ClusterProblem, containerdSocket, kubeconfigFile, kubeletFolder, nodeName, folders } from './layout.ts';
 import { chooseNetwork, convergeNetwork, usedRanges, type Network } from './network.ts';
@@ -17,6 +16,7 @@ import { installPackages } from './packages.ts';
 import { convergeComponent, convergeNamespaces, enterCluster, holderPid, logEnd, type Component } from './processes.ts';
 import { say, step } from './progress.ts';
 import { readState, writeState, type ClusterState } from './state.ts';
+import { applyStorage, describeLinode, describeVolumes, driverIsRegistered, type LinodeFacts } from './volumes.ts';
 
 /** What a test, or a person, needs in order to use the cluster. */
 export interface ClusterFacts {
@@ -25,10 +25,9 @@ export interface ClusterFacts {
   nodeName: string;
   /** As seen inside the cluster's mount namespace. */
   kubeletFolder: string;
-  /** CSI drivers register their sockets in here. */
-  pluginRegistry: string;
   containerdSocket: string;
   logs: string;
+  linode: LinodeFacts;
 }
 
 export function describeCluster(state: ClusterState): ClusterFacts {
@@ -37,9 +36,9 @@ export function describeCluster(state: ClusterState): ClusterFacts {
     network: state.network,
     nodeName,
     kubeletFolder,
-    pluginRegistry: `${kubeletFolder}/plugins_registry`,
     containerdSocket,
     logs: folders.logs,
+    linode: describeLinode(state.network),
   };
 }
 
@@ -145,7 +144,9 @@ async function converge(state: ClusterState, { binaries, roots }: Parts, signal?
   for (const name of ['kube-controller-manager', 'kube-scheduler', 'kube-proxy', 'dns', 'kubelet']) await start(name);
   await step('waiting for the node', () => until('kubelet', 120_000, nodeIsReady));
   await importImages(roots, signal);
-  for (const extra of await describeExtras(describeCluster(state))) await startComponent(state, extra);
+  for (const component of await describeVolumes(state.network, binaries)) await startComponent(state, component);
+  await applyStorage();
+  await step('waiting for the CSI driver', () => until('csi', 60_000, driverIsRegistered));
 }
 
 async function startComponent(state: ClusterState, component: Component): Promise<void> {
