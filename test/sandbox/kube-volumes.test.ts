@@ -174,6 +174,11 @@ test('the claim stays while a pod uses it; then the volume is detached, released
   await eventually(async () => (await phase(volume)) === 'Released', 'a released volume');
   const released = await core.readPersistentVolume({ name });
   expect(released.spec?.claimRef?.uid).toBe(claim.metadata?.uid);
+  // The attacher lets go of a volume's object only when that is deleted.
+  expect(released.metadata?.finalizers).toEqual([
+    'kubernetes.io/pv-protection',
+    'external-attacher/linodebs-csi-linode-com',
+  ]);
 
   // A new empty volume under the old name, as phase replace makes it; the old one isn't taken for it.
   await core.createNamespacedPersistentVolumeClaim({ namespace, body: claimOf('data') });

@@ -42,6 +42,7 @@ export function startAttacher(context: AttachContext): Controller {
   return feed(store, queue, {
     pods: ({ object }) => volumesOf(store, object).map((volume) => `/${volume.metadata.name}`),
     nodes: all,
+    persistentvolumes: ({ object }) => [`/${object.metadata.name}`],
     volumeattachments: ({ object }) => [`/${object.spec.source.persistentVolumeName ?? ''}`],
   });
 }
@@ -57,6 +58,7 @@ async function reconcile(context: AttachContext, name: string): Promise<void> {
       .some((pod) => pod.spec.nodeName === nodeName && !isEnded(pod) && volumesOf(store, pod).includes(volume));
   if (attachment === undefined) {
     if (wanted) await attach(context, volume);
+    else if (volume?.metadata.deletionTimestamp !== undefined) letGo(store, volume);
     return;
   }
   const inUse = store.get('nodes', '', nodeName)?.status?.volumesInUse ?? [];
@@ -119,7 +121,10 @@ async function detach(context: AttachContext, name: string, volume: PersistentVo
   store.mutate('volumeattachments', '', name, (draft) => {
     draft.metadata.finalizers = [];
   });
-  if (volume === undefined) return;
+}
+
+/** The external attacher holds a volume's object from its first attachment until it is deleted and attached nowhere. */
+function letGo(store: Store, volume: PersistentVolume): void {
   store.mutate('persistentvolumes', '', volume.metadata.name, (draft) => {
     draft.metadata.finalizers = (draft.metadata.finalizers ?? []).filter((one) => one !== attacherFinalizer);
   });
