@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename } from 'node:fs/promises';
 import path from 'node:path';
 import { run } from './command.ts';
 import { folders, kubeconfigFile, nodeName } from './layout.ts';
 import type { Network } from './network.ts';
+import { writeIfChanged } from './state.ts';
 
 interface Certificate {
   name: string;
@@ -91,6 +92,5 @@ async function writeKubeconfig(network: Network, name: string, file: string): Pr
     contexts: [{ name: 'pgleap-cluster', context: { cluster: 'pgleap-cluster', user: name } }],
     'current-context': 'pgleap-cluster',
   };
-  await rm(file, { force: true });
-  await writeFile(file, JSON.stringify(config, null, 2), { mode: 0o600 });
+  await writeIfChanged(file, JSON.stringify(config, null, 2), 0o600);
 }

@@ -3,6 +3,7 @@ import { CoreV1Api, KubeConfig, type V1Container, type V1Pod, type V1PodSpec } f
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { execInPod } from '../../src/activities/kubernetes/exec.ts';
 import { openCluster } from './open.ts';
+import { restartComponent } from './up.ts';
 
 const cluster = openCluster();
 const config = new KubeConfig();
@@ -47,7 +48,8 @@ const isReady = (pod: V1Pod) =>
   pod.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false;
 
 async function exec(name: string, ...argv: string[]): Promise<string> {
-  const result = await execInPod(config, { namespace, name, container: 'main', uid: '' }, argv);
+  const uid = (await core.readNamespacedPod({ namespace, name })).metadata?.uid ?? '';
+  const result = await execInPod(config, { namespace, name, container: 'main', uid }, argv);
   if (result.code !== 0) throw new Error(`${argv.join(' ')} ended with ${result.code}: ${result.stderr}`);
   return result.stdout.toString().trim();
 }
@@ -207,6 +209,18 @@ test('a pod reaches another through its Service by name, headless and not', asyn
     expect(await exec('client', 'psql', url, '-XAtc', 'show server_version_num')).toMatch(/^17/);
   }
   await expect(exec('client', 'getent', 'hosts', `absent.${namespace}`)).rejects.toThrow(/ended with 2/);
+});
+
+test.runIf(cluster.own)('a pod goes on while API server and kubelet are restarted', async () => {
+  await createPod({ name: 'steady', container: postgres(17) });
+  await untilPod('steady', isReady);
+  const started = await sql('steady', 'select pg_postmaster_start_time()');
+  for (const component of ['kube-apiserver', 'kubelet']) {
+    await restartComponent(component);
+    await expect
+      .poll(() => sql('steady', 'select pg_postmaster_start_time()').catch(() => ''), { timeout: 60_000 })
+      .toBe(started);
+  }
 });
 
 test.runIf(cluster.own)('the example service and backup images run their programs', async () => {

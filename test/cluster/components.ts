@@ -1,10 +1,11 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { podCgroup } from './cgroups.ts';
 import { kubeconfig, pki } from './certificates.ts';
 import { containerdSocket, folders, nodeName } from './layout.ts';
 import type { Network } from './network.ts';
 import type { Component } from './processes.ts';
+import { writeIfChanged } from './state.ts';
 
 export const pauseImage = 'docker.io/local/pause:1';
 const configFile = (name: string) => path.join(folders.config, name);
@@ -111,7 +112,7 @@ export async function describeComponents(network: Network, binary: string): Prom
     'proxy.json': JSON.stringify(proxyConfig(network), null, 2),
   };
   await mkdir(configFile('cni'), { recursive: true });
-  for (const [name, text] of Object.entries(files)) await writeFile(configFile(name), text);
+  for (const [name, text] of Object.entries(files)) await writeIfChanged(configFile(name), text);
   const program = (name: string, args: string[], inputs: string[] = []): Component => ({
     name,
     command: binary,

@@ -190,7 +190,7 @@ describe.runIf(own)('the cluster’s own life', { timeout: 600_000 }, () => {
   });
 
   test('refuses a network link of its name that is not its own, and down does not touch it', () => {
-    execFileSync('ip', ['link', 'add', name, 'type', 'dummy']);
+    execFileSync('ip', ['link', 'add', name, 'type', 'bridge']);
     try {
       for (const command of ['up', 'down']) {
         const refused = cluster(command);

@@ -19,23 +19,31 @@ export interface ClusterState {
   started: Record<string, string>;
 }
 
-const file = path.join(stateFolder, 'state.json');
+const stateFile = path.join(stateFolder, 'state.json');
 
 export function readState(): ClusterState | undefined {
-  if (!existsSync(file)) return undefined;
+  if (!existsSync(stateFile)) return undefined;
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as ClusterState;
+    return JSON.parse(readFileSync(stateFile, 'utf8')) as ClusterState;
   } catch (error) {
-    throw new ClusterProblem(`${file} cannot be read as JSON. Take the cluster down: npm run cluster:down`, {
+    throw new ClusterProblem(`${stateFile} cannot be read as JSON. Take the cluster down: npm run cluster:down`, {
       cause: error,
     });
   }
 }
 
-/** Replaces the file as a whole: a crash leaves the old one or the new one. */
 export async function writeState(state: ClusterState): Promise<void> {
   await mkdir(stateFolder, { recursive: true, mode: 0o755 });
-  await writeFile(`${file}.new`, `${JSON.stringify(state, null, 2)}\n`);
+  await writeIfChanged(stateFile, `${JSON.stringify(state, null, 2)}\n`);
+}
+
+/**
+ * Replaces a file as a whole: a crash leaves the old one or the new one. One that is as it should be is left alone, because
+ * kube-proxy ends when its configuration is written, whatever with.
+ */
+export async function writeIfChanged(file: string, text: string, mode = 0o644): Promise<void> {
+  if (existsSync(file) && readFileSync(file, 'utf8') === text) return;
+  await writeFile(`${file}.new`, text, { mode });
   await rename(`${file}.new`, file);
 }
 
@@ -48,9 +56,8 @@ export async function withLock<T>(work: () => Promise<T>, waitMs = 25 * 60_000):
   const holder = spawn(
     'flock',
     ['--wait', String(waitMs / 1000), path.dirname(stateFolder), 'sh', '-c', 'echo locked; exec cat'],
-    {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    },
+    // Ctrl-C is for us: the lock is held until everything is tidied up.
+    { stdio: ['pipe', 'pipe', 'inherit'], detached: true },
   );
   const ended = new Promise<void>((resolve) => holder.once('close', () => resolve()));
   const locked = await new Promise<boolean>((resolve, reject) => {

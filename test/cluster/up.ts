@@ -13,7 +13,15 @@ import { importImages, importPause, makeRoots, type Roots } from './images.ts';
 import { ClusterProblem, containerdSocket, kubeconfigFile, kubeletFolder, nodeName, folders } from './layout.ts';
 import { chooseNetwork, convergeNetwork, usedRanges, type Network } from './network.ts';
 import { installPackages } from './packages.ts';
-import { convergeComponent, convergeNamespaces, enterCluster, holderPid, logEnd, type Component } from './processes.ts';
+import {
+  convergeComponent,
+  convergeNamespaces,
+  enterCluster,
+  holderPid,
+  logEnd,
+  stopComponent,
+  type Component,
+} from './processes.ts';
 import { say, step } from './progress.ts';
 import { readState, writeState, type ClusterState } from './state.ts';
 import { applyStorage, describeLinode, describeVolumes, driverIsRegistered, type LinodeFacts } from './volumes.ts';
@@ -147,6 +155,21 @@ async function converge(state: ClusterState, { binaries, roots }: Parts, signal?
   for (const component of await describeVolumes(state.network, binaries)) await startComponent(state, component);
   await applyStorage();
   await step('waiting for the CSI driver', () => until('csi', 60_000, driverIsRegistered));
+}
+
+/**
+ * Ends a component of the running cluster and starts it again, as a crash or an update of the node would; pods go on.
+ * Returns when its process runs; it may need seconds more until it answers.
+ */
+export async function restartComponent(name: string): Promise<void> {
+  const state = readState();
+  if (state === undefined) throw new ClusterProblem('No test cluster is up. Start it: npm run cluster:up');
+  const { kubernetes } = await buildBinaries();
+  const components = await describeComponents(state.network, await placeBinary(kubernetes));
+  const component = components.find((one) => one.name === name);
+  if (component === undefined) throw new Error(`there is no component ${name}`);
+  await stopComponent(component);
+  await convergeComponent(state, component);
 }
 
 async function startComponent(state: ClusterState, component: Component): Promise<void> {

@@ -3,12 +3,13 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/cluster/**/*.test.ts'],
+    globalSetup: 'test/cluster/setup.ts',
     pool: 'forks',
     // They share one cluster, and some of them restart parts of it.
     fileParallelism: false,
     // Pods start, volumes attach: seconds here, minutes on a cluster that was given.
     testTimeout: 180_000,
     hookTimeout: 300_000,
-    teardownTimeout: 30_000,
+    teardownTimeout: 120_000,
   },
 });
