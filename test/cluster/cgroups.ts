@@ -113,7 +113,9 @@ export async function endAll(pids: () => number[], graceMs: number): Promise<voi
 
 /** Every cgroup directory of the cluster, deepest first. */
 function clusterCgroups(): string[] {
-  return hierarchies().flatMap((hierarchy) => cgroupsBelow(path.join(root, hierarchy, clusterName)));
+  // Version 1 beside version 2: runc follows into both.
+  const trees = findCgroups()?.version === 2 ? [''] : readdirSync(root);
+  return trees.flatMap((hierarchy) => cgroupsBelow(path.join(root, hierarchy, clusterName)));
 }
 
 /** Removes them; all processes must have ended. */
