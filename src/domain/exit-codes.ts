@@ -14,7 +14,10 @@ export const exitCodes = {
   refused: { code: 8, says: 'the upgrade refused the message, e.g. wrong gate or stale evidence' },
   checksFailed: { code: 9, says: 'a check FAILED; nothing was changed' },
   rolledBack: { code: 10, says: 'the upgrade ended in the old world: rolled back or rejected' },
-  upgradeFailed: { code: 11, says: 'the upgrade was aborted, terminated or failed; its journal stays' },
+  upgradeFailed: {
+    code: 11,
+    says: 'the upgrade was aborted, terminated or failed; what it had changed stands in its journal, which stays',
+  },
   configuration: { code: 12, says: 'the worker’s environment is incomplete or wrong' },
   unreachable: { code: 13, says: 'the Kubernetes cluster or a provider does not answer or refuses the credentials' },
   interrupted: { code: 130, says: 'ended by Ctrl-C; the upgrade itself goes on' },

@@ -18,6 +18,8 @@ import {
   type V1ReplicaSet,
   type V1Secret,
   type V1Service,
+  type V1LimitRange,
+  type V1ResourceQuota,
   type V1StatefulSet,
   type V1StorageClass,
   type V1VolumeAttachment,
@@ -60,6 +62,8 @@ interface Types {
   VolumeAttachment: V1VolumeAttachment;
   Lease: V1Lease;
   HorizontalPodAutoscaler: V2HorizontalPodAutoscaler;
+  ResourceQuota: V1ResourceQuota;
+  LimitRange: V1LimitRange;
 }
 
 export type Kind = keyof Types;
@@ -73,6 +77,8 @@ const paths: Record<Kind, readonly [group: string, resource: string, namespaced:
   ConfigMap: ['/api/v1', 'configmaps', true],
   PersistentVolumeClaim: ['/api/v1', 'persistentvolumeclaims', true],
   PersistentVolume: ['/api/v1', 'persistentvolumes', false],
+  ResourceQuota: ['/api/v1', 'resourcequotas', true],
+  LimitRange: ['/api/v1', 'limitranges', true],
   Deployment: ['/apis/apps/v1', 'deployments', true],
   StatefulSet: ['/apis/apps/v1', 'statefulsets', true],
   ReplicaSet: ['/apis/apps/v1', 'replicasets', true],

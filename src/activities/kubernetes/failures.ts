@@ -35,13 +35,17 @@ export function fromResponse(
   }
   const retryAfter = Number(headers['retry-after'] ?? status.details?.retryAfterSeconds);
   const text = status.message === undefined || status.message === '' ? '' : `: ${status.message}`;
+  // The API server answers 403 to what admission refuses, too: no right would help.
+  const quota = code === 403 && /exceeded quota|failed quota|\b(maximum|minimum) .* usage per /.test(text);
   const remedy =
     code === 401
       ? '; check the credentials of the kubeconfig'
-      : code === 403
-        ? '; docs/rbac.md lists what pgleap needs to be allowed'
-        : '';
-  return fail(typeOf(code), `the Kubernetes API answered ${code} to ${what}${text}${remedy}`, {
+      : quota
+        ? '; raise the namespace’s ResourceQuota or LimitRange for the time of the upgrade'
+        : code === 403
+          ? '; docs/rbac.md lists what pgleap needs to be allowed'
+          : '';
+  return fail(quota ? 'Refused' : typeOf(code), `the Kubernetes API answered ${code} to ${what}${text}${remedy}`, {
     ...(Number.isFinite(retryAfter) && retryAfter > 0 ? { retryAfterMs: retryAfter * 1000 } : {}),
     details: [{ code, reason: status.reason ?? null }],
   });

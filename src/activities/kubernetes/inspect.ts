@@ -14,6 +14,8 @@ import { clusterUid, names, upgradeLabel } from './identity.ts';
 import { inspectServices } from './inspect-services.ts';
 import { findStorage, otherUsersOf, type Stop } from './inspect-storage.ts';
 import { listJournals, lockedBy } from './journal.ts';
+import { probeChecks } from './probes.ts';
+import { quotaChecks } from './quotas.ts';
 import { findScalers, reconcilersOf, subjectOf, type Scalers } from './reconcilers.ts';
 import { namedMajor, planTarget } from './target.ts';
 import { containerOf, podSpecOf, type WorkloadSpec } from './template.ts';
@@ -78,6 +80,7 @@ async function inspect(kube: Kube, spec: Spec, checks: Check[], stop: Stop): Pro
 
   const superuser =
     spec.database.superuser ?? (await envValue(kube, ref.namespace, container, 'POSTGRES_USER')) ?? 'postgres';
+  checks.push(...probeChecks(container, superuser), ...(await quotaChecks(kube, ref.namespace, container, claim)));
   const pgdataEnv = await envValue(kube, ref.namespace, container, 'PGDATA');
   const podReference = podRef(pod, container.name);
   const told = await askServer(kube, podReference, superuser, container);
@@ -172,16 +175,6 @@ function workloadChecks(workload: Workload, container: Json<V1Container>, says: 
       `Container ${container.name} starts its server by a shell line, to which pgleap cannot add arguments.`,
       'Start the server by the image’s entrypoint with args, also in target.patch if need be.',
     );
-  }
-  const probes = [container.livenessProbe, container.startupProbe].filter(
-    (probe) => probe?.tcpSocket !== undefined || probe?.httpGet !== undefined,
-  );
-  if (probes.length > 0) {
-    checks.push({
-      id: 'kube.probes',
-      status: 'INFO',
-      message: `Container ${container.name} is probed over TCP, which is closed while the target is fenced: it runs without probes until it is opened.`,
-    });
   }
   const grace =
     podSpecOf(workload.spec ?? { selector: {}, template: {}, serviceName: '' }).terminationGracePeriodSeconds ?? 30;

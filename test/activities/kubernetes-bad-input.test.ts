@@ -1,0 +1,201 @@
+/** What preflight and prepare refuse, asked through the API of a sandbox whose database is as it always is. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
+import { probeChecks, refusedLogin } from '../../src/activities/kubernetes/probes.ts';
+import type { ClusterFacts, SourceFacts, World } from '../../src/domain/facts.ts';
+import { specSchema, type Spec } from '../../src/domain/spec.ts';
+import { startSandbox } from '../../src/sandbox/sandbox.ts';
+import { failureOf, run } from './environment.ts';
+
+const namespace = 'databases';
+let folder: string;
+let sandbox: Awaited<ReturnType<typeof startSandbox>>;
+let core: CoreV1Api;
+let activities: KubernetesActivities;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'pgleap-bad-'));
+  sandbox = await startSandbox({ stateDir: folder, from: 16, sizeMb: 1 });
+  const kubeConfig = new KubeConfig();
+  kubeConfig.loadFromFile(sandbox.address.kubeconfig);
+  core = kubeConfig.makeApiClient(CoreV1Api);
+  activities = createKubernetesActivities({ kubeConfig, removeVolume: async () => {} });
+}, 300_000);
+
+afterAll(async () => {
+  await sandbox?.close();
+  await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+});
+
+function specOf(target: { image: string; major?: number } = { image: 'postgres:18' }): Spec {
+  return specSchema.parse({ database: { namespace }, target, services: ['web/site'] });
+}
+
+async function inspected(): Promise<ClusterFacts & { failed: { id: string; message: string }[] }> {
+  const { facts, checks } = await run(() => activities.inspectCluster({ spec: specOf() }));
+  if (facts === null) throw new Error(`no facts: ${JSON.stringify(checks)}`);
+  return { ...facts, failed: checks.filter(({ status }) => status === 'FAILED') };
+}
+
+describe('a quota', () => {
+  async function quota(hard: Record<string, string>, used: Record<string, string>): Promise<void> {
+    const metadata = { name: 'team', namespace };
+    const made = await core.createNamespacedResourceQuota({ namespace, body: { metadata, spec: { hard } } });
+    made.status = { hard, used };
+    await core.replaceNamespacedResourceQuotaStatus({ name: 'team', namespace, body: made });
+  }
+
+  test.each([
+    ['pods', { pods: '3' }, { pods: '3' }, 'allows pods 3, 3 is used, and 1 more is needed'],
+    [
+      'storage',
+      { 'requests.storage': '15Gi' },
+      { 'requests.storage': '10Gi' },
+      /requests.storage 15Gi, 10Gi is used, and \d+Gi more/,
+    ],
+    [
+      'memory',
+      { 'limits.memory': '1Gi' },
+      {},
+      'wants limits.memory of every pod, and the database’s container sets none',
+    ],
+  ])('of %s without room is named', async (_, hard, used, says) => {
+    await quota(hard, used);
+    try {
+      const { failed } = await inspected();
+      expect(failed).toMatchObject([{ id: 'kube.quota', message: expect.stringMatching(says) }]);
+    } finally {
+      await core.deleteNamespacedResourceQuota({ name: 'team', namespace });
+    }
+  });
+
+  test('with room is no obstacle', async () => {
+    await quota({ pods: '10', 'requests.storage': '1Ti', configmaps: '0' }, { pods: '3', 'requests.storage': '10Gi' });
+    try {
+      expect((await inspected()).failed).toEqual([]);
+    } finally {
+      await core.deleteNamespacedResourceQuota({ name: 'team', namespace });
+    }
+  });
+
+  test('a LimitRange below the volume’s size is named', async () => {
+    const limits = [{ type: 'PersistentVolumeClaim', max: { storage: '1Gi' } }];
+    await core.createNamespacedLimitRange({ namespace, body: { metadata: { name: 'small' }, spec: { limits } } });
+    try {
+      expect((await inspected()).failed).toMatchObject([
+        { id: 'kube.quota', message: expect.stringContaining('a LimitRange allows claims of 1Gi at most') },
+      ]);
+    } finally {
+      await core.deleteNamespacedLimitRange({ name: 'small', namespace });
+    }
+  });
+});
+
+test('a second pod on the claim is named', async () => {
+  const { claim } = (await inspected()).database;
+  const volumes = [{ name: 'data', persistentVolumeClaim: { claimName: claim.name } }];
+  const containers = [{ name: 'shell', image: 'postgres:16', command: ['sleep', '1000'] }];
+  await core.createNamespacedPod({ namespace, body: { metadata: { name: 'curious' }, spec: { containers, volumes } } });
+  try {
+    expect((await inspected()).failed).toMatchObject([
+      { id: 'kube.claim-users', message: expect.stringContaining('Pod databases/curious uses claim') },
+    ]);
+  } finally {
+    await core.deleteNamespacedPod({ namespace, name: 'curious', gracePeriodSeconds: 0 });
+  }
+});
+
+describe('a target image', () => {
+  let world: World;
+  let facts: ClusterFacts;
+
+  beforeAll(async () => {
+    facts = await inspected();
+    const startedAt = new Date().toISOString();
+    world = { clusterUid: facts.clusterUid, upgradeId: 'u0badbad0', startedAt, namespace };
+    const { claim } = facts.database;
+    await run(() => activities.createScratch({ world, claim, bytes: claim.capacityBytes }));
+  });
+
+  const source: SourceFacts = {
+    versionNum: 160_000,
+    major: 16,
+    systemIdentifier: '1',
+    dataDirectory: '/var/lib/postgresql/data',
+    hbaFile: '/var/lib/postgresql/data/pg_hba.conf',
+    databases: 5,
+    tables: 10,
+    bytes: 1e7,
+    roles: 5,
+    extensions: [],
+    preload: [],
+    encoding: 'UTF8',
+    locale: 'C',
+    probeMs: [],
+  };
+
+  test.each([
+    [
+      'that no node can pull',
+      { image: 'postgres:no-such-tag', major: 18 },
+      /cannot pull postgres:no-such-tag \(.*ErrImagePull: .+\): check target.image/,
+    ],
+    [
+      'of another major than the spec says',
+      { image: 'postgres:18', major: 17 },
+      /holds PostgreSQL 18\.\d+, but the spec says major 17/,
+    ],
+    ['of a lower major', { image: 'postgres:15' }, /holds PostgreSQL 15, which is not above the source's 16/],
+  ])('%s ends prepare within a minute, with what to do', async (_, target, says) => {
+    const began = performance.now();
+    const arg = {
+      world,
+      spec: specOf(target),
+      database: facts.database,
+      source,
+      generation: target.image === 'postgres:15' ? 2 : 1,
+    };
+    const failure = await failureOf(
+      run(() => activities.createCandidate(arg)),
+      'PreflightRefused',
+      [],
+    );
+    expect(failure.message).toMatch(says);
+    expect(performance.now() - began).toBeLessThan(60_000);
+    await run(() => activities.removeCandidate({ world }));
+  });
+});
+
+describe('a probe behind the fence', () => {
+  test.each([
+    ['pg_isready -h 127.0.0.1 -U app', undefined],
+    ['psql -U postgres -c "SELECT 1"', undefined],
+    ['psql -U $POSTGRES_USER -d shop -c "SELECT 1"', undefined],
+    ['psql -h /var/run/postgresql -U postgres', undefined],
+    ['psql -U app -c "SELECT 1"', 'it logs in as app'],
+    ['psql --username=app', 'it logs in as app'],
+    ['PGUSER=app psql -c "SELECT 1"', 'it logs in as app'],
+    ['psql -h 127.0.0.1 -U postgres', 'it connects to 127.0.0.1 over TCP'],
+    ['psql postgresql://app:secret@localhost:5432/shop', 'it connects to localhost over TCP'],
+    ['psql "host=localhost user=postgres"', 'it connects to localhost over TCP'],
+    ['test -f /tmp/ready', undefined],
+  ])('%s', (command, why) => {
+    expect(refusedLogin(['sh', '-c', command], 'postgres')).toBe(why);
+  });
+
+  test('kills the server, or only shows it as not ready', () => {
+    const exec = { command: ['psql', '-U', 'app', '-c', 'SELECT 1'] };
+    const checks = probeChecks({ name: 'postgres', livenessProbe: { exec }, readinessProbe: { exec } }, 'postgres');
+    expect(checks).toMatchObject([
+      { id: 'kube.probes', status: 'FAILED', message: expect.stringContaining('because it logs in as app') },
+      { id: 'kube.probes', status: 'WARNING' },
+    ]);
+    expect(probeChecks({ name: 'postgres', livenessProbe: { tcpSocket: { port: 5432 } } }, 'postgres')).toMatchObject([
+      { status: 'INFO' },
+    ]);
+  });
+});
