@@ -1,14 +1,23 @@
 # Not Alpine: Temporal's native core needs glibc.
-FROM node:24-bookworm-slim
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
+FROM node:24-bookworm-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 WORKDIR /pgleap
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --omit=dev
 COPY bin bin
 COPY src src
-RUN mkdir /artifacts && chown node:node /artifacts
-USER node
-ENV PGLEAP_ARTIFACTS=/artifacts
+RUN mkdir /artifacts
+
+# Neither npm nor a package manager's leavings: the Node that runs is the one among the dependencies.
+FROM debian:bookworm-slim
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /pgleap /pgleap
+COPY --from=build --chown=10001:10001 /artifacts /artifacts
+WORKDIR /pgleap
+USER 10001:10001
+# A folder below the volume's root: that belongs to whoever made the volume.
+ENV HOME=/tmp PGLEAP_ARTIFACTS=/artifacts/pgleap
 VOLUME /artifacts
+# The shell in front of Node replaces itself, so SIGTERM reaches the worker, which then ends within 20 s.
 ENTRYPOINT ["/pgleap/bin/pgleap"]
 CMD ["worker", "--json"]

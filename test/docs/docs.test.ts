@@ -268,6 +268,26 @@ describe('links', () => {
     expect((await files('docs/**/*.md')).filter((file) => !reached.has(file))).toEqual([]);
   });
 
+  test('every file that a shell command of the documents takes from deploy/ is there', async () => {
+    const missing: string[] = [];
+    let seen = 0;
+    for (const file of await files('*.md', 'docs/**/*.md')) {
+      for (const block of blocks(await read(file), 'sh')) {
+        for (const [name] of block.matchAll(/\bdeploy\/[\w./-]+/g)) {
+          seen += 1;
+          // The reader's own copy of the example.
+          const place = name.replace('deploy/mine', 'deploy/example');
+          const there = await stat(path.join(root, place)).catch(() => undefined);
+          const folder = there?.isDirectory() ? `${place}/kustomization.yaml` : place;
+          if ((await stat(path.join(root, folder)).catch(() => undefined)) === undefined)
+            missing.push(`${file}: ${name}`);
+        }
+      }
+    }
+    expect(seen).toBeGreaterThan(5);
+    expect(missing).toEqual([]);
+  });
+
   test('every pgleap command in the documents exists', async () => {
     const client = await read('src/client/pgleap.ts');
     const commands = new Set([...client.matchAll(/\bcommand\('(\w+)'/g)].map(([, name]) => name ?? ''));

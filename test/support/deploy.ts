@@ -20,7 +20,7 @@ export interface Manifest {
 }
 
 /** The objects of a folder of deploy/, as `kubectl kustomize` gives them. */
-async function kustomize(folder: string): Promise<Manifest[]> {
+export async function kustomize(folder: string): Promise<Manifest[]> {
   const text = await readFile(path.join(root, folder, 'kustomization.yaml'), 'utf8');
   const { apiVersion: _version, kind: _kind, resources, namespace, images = [], ...rest }: Kustomization = parse(text);
   if (Object.keys(rest).length > 0) throw new Error(`${folder}: ${Object.keys(rest).join(', ')} is not known here`);
