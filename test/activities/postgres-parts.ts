@@ -55,6 +55,7 @@ export async function startServers(from: 15 | 16): Promise<Servers> {
       directory: () => directory,
       attach: refuse,
       detach: refuse,
+      resize: refuse,
       delete: refuse,
       get: refuse,
     },

@@ -86,6 +86,9 @@ function directoryVolumes(stateDir: string): Volumes & { all: Map<number, BlockV
       const volume = all.get(id);
       if (volume !== undefined) volume.linodeId = null;
     },
+    async resize(id, sizeGb) {
+      find(id).sizeGb = sizeGb;
+    },
     async delete(id) {
       if (all.get(id)?.linodeId) throw new Error('volume is attached');
       all.delete(id);

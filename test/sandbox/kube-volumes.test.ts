@@ -151,6 +151,25 @@ test('a claim of a broken size is told what it asked for, and gets whole gibibyt
   }
 });
 
+test('a claim grows, with its volume at the provider, and never shrinks', async () => {
+  const name = 'growing';
+  await core.createNamespacedPersistentVolumeClaim({ namespace, body: claimOf(name) });
+  const volume = await boundVolume(name);
+  const ask = (size: string) =>
+    core.patchNamespacedPersistentVolumeClaim(
+      { name, namespace, body: { spec: { resources: { requests: { storage: size } } } } },
+      merge,
+    );
+  await ask('20Gi');
+  await eventually(async () => {
+    const { status } = await core.readNamespacedPersistentVolumeClaim({ name, namespace });
+    return status?.capacity?.['storage'] === '20Gi';
+  }, 'the claim to have grown');
+  expect((await boundVolume(name)).spec?.capacity).toEqual({ storage: '20Gi' });
+  expect(world.volumes.get(idOf(volume))).toMatchObject({ sizeGb: 20 });
+  await expect(ask('12Gi')).rejects.toMatchObject({ code: 422 });
+});
+
 test('the claim stays while a pod uses it; then the volume is detached, released, and can be bound again', async () => {
   const volume = await boundVolume('data');
   const name = volume.metadata?.name ?? '';

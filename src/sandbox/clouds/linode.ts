@@ -207,6 +207,9 @@ function forCluster(store: VolumeStore): Volumes {
     async detach(id) {
       if ((find(id)?.linode_id ?? null) !== null) await store.detach(id);
     },
+    async resize(id, sizeGb) {
+      if (store.get(id).size < sizeGb) store.resize(id, sizeGb);
+    },
     async delete(id) {
       if (find(id)) store.delete(id);
     },

@@ -21,6 +21,8 @@ export interface Volumes {
   attach(id: number, linodeId: number): Promise<void>;
   /** Resolves when `linode_id` is null again; nothing to do when it is detached or missing. */
   detach(id: number): Promise<void>;
+  /** Makes it larger; nothing to do when it is as large. Throws when there is no such volume. */
+  resize(id: number, sizeGb: number): Promise<void>;
   /** Removes volume and data. Throws while it is attached; nothing to do when it is missing. */
   delete(id: number): Promise<void>;
   /** Null when there is no such volume. */

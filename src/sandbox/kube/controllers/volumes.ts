@@ -76,9 +76,10 @@ function dropFinalizer(draft: { metadata: { finalizers?: string[] } }, finalizer
   draft.metadata.finalizers = (draft.metadata.finalizers ?? []).filter((one) => one !== finalizer);
 }
 
-function checkBound({ store, recorder }: Context, claim: Claim): void {
+async function checkBound(context: VolumeContext, claim: Claim): Promise<void> {
+  const { store, recorder } = context;
   const volume = store.get('persistentvolumes', '', claim.spec.volumeName ?? '');
-  if (volume !== undefined && volume.spec.claimRef?.uid === claim.metadata.uid) return;
+  if (volume !== undefined && volume.spec.claimRef?.uid === claim.metadata.uid) return grow(context, claim, volume);
   if (claim.status?.phase === 'Lost') return;
   const { namespace = '', name } = claim.metadata;
   store.mutate('persistentvolumeclaims', namespace, name, (draft) => {
@@ -86,6 +87,22 @@ function checkBound({ store, recorder }: Context, claim: Claim): void {
   });
   const message = 'Bound claim has lost its PersistentVolume. Any data on the volume is lost!';
   recorder('persistentvolume-controller', claim, 'Warning', 'ClaimLost', message);
+}
+
+/** What a claim asks beyond its volume's size; there is no file system to grow, so that nothing waits for a pod. */
+async function grow({ store, volumes }: VolumeContext, claim: Claim, volume: PersistentVolume): Promise<void> {
+  const bytes = bytesOf(claim.spec.resources?.requests?.['storage']) ?? 0;
+  const id = volumeIdOf(volume);
+  if (bytes <= sizeOf(volume) || id === undefined) return;
+  await volumes.resize(id, Math.floor(bytes / gibibyte));
+  const capacity = { storage: binary(bytes) };
+  store.mutate('persistentvolumes', '', volume.metadata.name, (draft) => {
+    draft.spec.capacity = capacity;
+  });
+  const { namespace = '', name } = claim.metadata;
+  store.mutate('persistentvolumeclaims', namespace, name, (draft) => {
+    draft.status = { ...draft.status, capacity };
+  });
 }
 
 /** The volume to bind to: the one the claim names, one that names the claim, or the smallest free one that fits. */
