@@ -132,16 +132,6 @@ func TestMounts(t *testing.T) {
 		_, err := n.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{VolumeId: "5-pvc-x", StagingTargetPath: staging, TargetPath: target, VolumeCapability: capability})
 		return err
 	}
-	if stage() == nil {
-		t.Fatal("a volume that is attached nowhere was mounted")
-	}
-	shown.LinodeID = &here
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	release := func() error {
 		for _, one := range []string{second, first} {
 			if _, err := n.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{TargetPath: one}); err != nil {
@@ -152,6 +142,16 @@ func TestMounts(t *testing.T) {
 		return err
 	}
 	defer release()
+	if stage() == nil {
+		t.Fatal("a volume that is attached nowhere was mounted")
+	}
+	shown.LinodeID = &here
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	must(stage())
 	must(stage())
 	must(publish(first))
