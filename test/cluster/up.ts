@@ -164,8 +164,11 @@ async function converge(state: ClusterState, { binaries, roots }: Parts, signal?
 export async function restartComponent(name: string): Promise<void> {
   const state = readState();
   if (state === undefined) throw new ClusterProblem('No test cluster is up. Start it: npm run cluster:up');
-  const { kubernetes } = await buildBinaries();
-  const components = await describeComponents(state.network, await placeBinary(kubernetes));
+  const binaries = await buildBinaries();
+  const components = [
+    ...(await describeComponents(state.network, await placeBinary(binaries.kubernetes))),
+    ...(await describeVolumes(state.network, binaries)),
+  ];
   const component = components.find((one) => one.name === name);
   if (component === undefined) throw new Error(`there is no component ${name}`);
   await stopComponent(component);
