@@ -19,18 +19,20 @@ const system = `/sys/fs/cgroup/${existsSync('/sys/fs/cgroup/cgroup.controllers')
 
 const Up = z.object({ kubeconfig: z.string(), seconds: z.number(), memoryBytes: z.number() });
 
-/** What the machine has that a cluster could leave behind. Other clusters' pods come and go meanwhile. */
+/** What the machine has that a cluster could leave behind. Other clusters and other work come and go meanwhile. */
 function snapshot(): Record<string, string[]> {
-  const lines = (command: string, ...args: string[]) => execFileSync(command, args, { encoding: 'utf8' }).split('\n');
-  const list = (folder: string) => (existsSync(folder) ? readdirSync(folder).sort() : ['(none)']);
+  const notOthers = (line: string) => !/pgleap-(?!second)/.test(line);
+  const lines = (command: string, ...args: string[]) =>
+    execFileSync(command, args, { encoding: 'utf8' }).split('\n').filter(notOthers).sort();
+  const list = (folder: string) => (existsSync(folder) ? readdirSync(folder).filter(notOthers).sort() : ['(none)']);
   const sysctls = ['vm/overcommit_memory', 'vm/panic_on_oom', 'kernel/panic', 'kernel/panic_on_oops'];
   return {
     mounts: readFileSync('/proc/self/mounts', 'utf8').split('\n').sort(),
-    links: readdirSync('/sys/class/net').sort(),
-    routes: lines('ip', '-4', 'route', 'show', 'table', 'all').sort(),
+    links: list('/sys/class/net'),
+    routes: lines('ip', '-4', 'route', 'show', 'table', 'all'),
     namespaces: list('/run/netns'),
     rules: lines('iptables-save').filter((line) => !line.startsWith('#')),
-    cgroups: lines('find', '/sys/fs/cgroup', '-type', 'd', '-not', '-path', '*/pgleap-cluster/*').sort(),
+    cgroups: lines('find', '/sys/fs/cgroup', '-type', 'd').filter((line) => /pgleap|kube|pod|containerd/.test(line)),
     sysctls: sysctls.map((key) => `${key} ${readFileSync(`/proc/sys/${key}`, 'utf8').trim()}`),
     folders: ['/etc', '/opt', '/run', '/var/lib', '/var/log', '/usr/libexec'].flatMap((folder) =>
       list(folder).map((entry) => path.join(folder, entry)),
