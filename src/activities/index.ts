@@ -5,6 +5,7 @@ import { cloudflareActivities } from './cloudflare.ts';
 import { createKube } from './kubernetes/client.ts';
 import { checkCluster } from './kubernetes/identity.ts';
 import { createKubernetesActivities } from './kubernetes/index.ts';
+import { requireUnused } from './kubernetes/old-volume.ts';
 import { linodeActivities } from './linode.ts';
 import { notifyActivities } from './notify.ts';
 import { createPostgresActivities } from './postgres/index.ts';
@@ -38,9 +39,13 @@ export function createActivities(
   return {
     shared: {
       ...specActivities,
-      ...createKubernetesActivities({ kubeConfig, removeVolume: (arg) => linode.removeVolume(arg) }),
+      ...createKubernetesActivities({ kubeConfig, removeVolume: (arg) => linode.removeVolume(arg), provider: linode }),
       ...createPostgresActivities({ kubeConfig }),
       ...linode,
+      removeClone: async (arg) => {
+        await requireUnused(kube, arg.label);
+        await linode.removeClone(arg);
+      },
       ...cloudflareActivities({
         assertWorld,
         token: () => deps.cloudflareToken,

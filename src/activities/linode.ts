@@ -1,7 +1,7 @@
 import { cloneVolume, deleteVolume, getVolume, getVolumes, getVolumeTypes, updateVolume } from '@linode/api-v4';
 import type { Volume } from '@linode/api-v4';
 import type { Check } from '../domain/checks.ts';
-import type { BlockVolumeFact, VolumeFact, World } from '../domain/facts.ts';
+import type { BlockVolumeFact, CloneFact, VolumeFact, World } from '../domain/facts.ts';
 import { asyncLocalStorage } from '@temporalio/activity';
 import { z } from 'zod';
 import { poll } from './context.ts';
@@ -27,6 +27,10 @@ export interface LinodeActivities
    * the recorded ones and it is attached nowhere. Part of cleanup, which owns the order with the PV.
    */
   removeVolume(arg: { world: World; volume: BlockVolumeFact }): Promise<void>;
+  /** Whether the recorded volume is there still. Throws WrongWorld when its id is another volume's now. */
+  hasVolume(volume: BlockVolumeFact): Promise<boolean>;
+  /** This upgrade's clone of `source`, waited for until it is active; null when there is none. */
+  findClone(arg: { world: World; source: BlockVolumeFact; label: string }): Promise<CloneFact | null>;
 }
 
 const DRIVER = 'linodebs.csi.linode.com';
@@ -253,6 +257,20 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
       // One that is being made may not be deletable yet.
       if (found.status === 'creating') await untilActive(found.id);
       await remove(found.id);
+    },
+
+    async hasVolume(volume) {
+      const found = await readIfThere(volume.id);
+      if (found) assertRecorded(found, volume);
+      return found !== null;
+    },
+
+    async findClone({ world, source, label }) {
+      const found = await findByLabel(label);
+      if (!found) return null;
+      assertOurs(found, world, source);
+      const { id, size, region } = await untilActive(found.id);
+      return { id, label, sizeGb: size, region };
     },
 
     async removeVolume({ world, volume }) {

@@ -27,6 +27,7 @@ import type {
   World,
 } from '../domain/facts.ts';
 import type { Check } from '../domain/checks.ts';
+import type { Compared, OldWorld, Rebound, SourceSeen, WriteCounts, Writes } from '../domain/old-world.ts';
 import type { Spec } from '../domain/spec.ts';
 import type { UpgradeStatus } from '../domain/state.ts';
 import type { Undo } from '../domain/undo.ts';
@@ -59,12 +60,18 @@ export interface ClusterActivities {
   takeLease(arg: { world: World; workload: WorkloadRef; workflowId: string }): Promise<void>;
   /** Creates the ConfigMap `pgleap-<upgradeId>-journal` or adopts one that carries this upgrade's id. */
   beginJournal(arg: { world: World; workflowId: string; planHash: string; summary: string }): Promise<void>;
+  /** Keeps what is known of the old world in the journal, in the place of what was known before. */
+  journalOld(arg: { world: World; old: OldWorld }): Promise<void>;
+  /** null when there is no journal. A workflow that was reset knows less than its journal. */
+  readJournal(arg: { world: World }): Promise<{ committedAt: string | null; outcome: string | null } | null>;
   /** Appends undos, in this order and in one write, before their changes are made. The same id again replaces it in place. */
   journalUndo(arg: { world: World; undos: Undo[] }): Promise<void>;
   /** Marks one undo as done, so that a second rollback does not repeat it. */
   journalUndone(arg: { world: World; undoId: string }): Promise<void>;
   /** Notes that the commit point is about to be passed: from here on undoing would lose what services write. */
   journalCommit(arg: { world: World }): Promise<void>;
+  /** Notes that somebody accepted to lose what was written since the commit point: from here on the way is back. */
+  journalBack(arg: { world: World }): Promise<void>;
   closeJournal(arg: { world: World; outcome: string }): Promise<void>;
 
   setReclaimPolicy(arg: { world: World; volume: VolumeFact; policy: 'Retain' }): Promise<void>;
@@ -89,6 +96,8 @@ export interface ClusterActivities {
   /** Waits until all replicas are ready again (all for Deployment and StatefulSet). */
   startService(arg: { world: World; service: ServiceFact }): Promise<{ at: string }>;
   resumeCronJob(arg: { world: World; service: ServiceFact }): Promise<{ missed: string | null }>;
+  /** Cluster objects of the old world beside what they are now. Changes nothing. */
+  compareOldWorld(arg: { world: World; old: OldWorld }): Promise<Compared[]>;
   observeService(arg: { world: World; service: ServiceFact; since: string }): Promise<{
     ready: boolean;
     restarts: number;
@@ -110,7 +119,7 @@ export interface ClusterActivities {
     target: ServerRef;
   }): Promise<ServerRef>;
   /** Patches the template to its lasting form: the commit point. Resolves when the server takes TCP logins and is synced. */
-  openTarget(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<ServerRef>;
+  openTarget(arg: { world: World; database: DatabaseFact }): Promise<ServerRef>;
   /** Removes what the fenced target left on the new volume beside PGDATA, and makes the rest durable. Called before openTarget. */
   sweepTarget(arg: { world: World; target: ServerRef }): Promise<void>;
 }
@@ -128,6 +137,8 @@ export interface PostgresActivities {
   }): Promise<{
     ended: string[];
     at: string;
+    /** SHA-256 of the file that the fence stands in for. */
+    hba: string;
   }>;
   /** Detached pg_dumpall in the candidate from the source; `name` tells several of one upgrade apart. */
   dump(arg: {
@@ -160,6 +171,19 @@ export interface PostgresActivities {
   carrySettings(arg: { world: World; target: ServerRef; settings: SavedSettings }): Promise<{ items: CarriedItem[] }>;
   /** The transaction id the server gives next: two equal answers mean that nobody wrote in between. */
   nextTransaction(arg: { server: ServerRef }): Promise<string>;
+  /** The old server in its pod of now. Changes nothing. */
+  seeSource(arg: { world: World; database: DatabaseFact }): Promise<SourceSeen>;
+  /** What a server has counted until now. */
+  countWrites(arg: { server: ServerRef }): Promise<WriteCounts>;
+  /** What was written to the open target since `opened`, and by whom. Unknown parts are null: a broken target is one reason to go back. */
+  lostWrites(arg: {
+    world: World;
+    database: DatabaseFact;
+    opened: WriteCounts | null;
+    namespaces: string[];
+  }): Promise<Writes>;
+  /** Fences the open target for good and ends all sessions; does nothing when its server does not run. */
+  closeTarget(arg: { world: World; database: DatabaseFact }): Promise<void>;
   /** Client sessions other than pgleap's own. */
   otherSessions(arg: { server: ServerRef }): Promise<string[]>;
   /** Sessions per login and transactions over a few seconds, and each probe's milliseconds. */
@@ -232,8 +256,16 @@ export interface UndoActivities {
   liftSourceFence(arg: { world: World; database: DatabaseFact; hbaFile: string }): Promise<void>;
   /** The source at 1 again on its own volume; resolves when it answers. */
   restartSource(arg: { world: World; database: DatabaseFact }): Promise<void>;
-  /** Claim of the old name bound to the original PV again. The workload is at 0 then. */
-  rebindOriginal(arg: { world: World; database: DatabaseFact }): Promise<void>;
+  /**
+   * Claim of the old name bound to the original PV again; where that is gone to a new PV on the original volume, where that is
+   * gone to one on the clone. The workload is at 0 then. The new volume goes, unless the journal says that it was opened.
+   */
+  rebindOriginal(arg: {
+    world: World;
+    database: DatabaseFact;
+    volume: BlockVolumeFact;
+    cloneLabel: string;
+  }): Promise<Rebound>;
   /** Workload at 0 and its pod template as it was before. */
   restoreTemplate(arg: { world: World; database: DatabaseFact }): Promise<void>;
   removeClone(arg: { world: World; source: BlockVolumeFact; label: string }): Promise<void>;

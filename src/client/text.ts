@@ -1,4 +1,5 @@
 /** Status, plan and results as text for a terminal. */
+import { differencesText, writesText } from '../domain/old-world.ts';
 import { styleText } from 'node:util';
 import type { Progress } from '../activities/types.ts';
 import type { Check, CheckStatus } from '../domain/checks.ts';
@@ -205,7 +206,20 @@ export function progressText(progress: Progress, perSecond: number | null = null
 /** How it ended, in a few lines. */
 export function resultText(result: UpgradeResult): string {
   if (!result.ok) {
-    return `${styleText('yellow', 'Rolled back')}: everything is as it was before. ${result.why ?? ''}`;
+    const compared = result.back?.compared ?? [];
+    const differences = differencesText(compared);
+    const lost = result.back?.lostWrites;
+    return [
+      `${styleText('yellow', 'Rolled back')}. ${result.why ?? ''}`.trim(),
+      compared.length === 0
+        ? 'Nothing had been changed.'
+        : differences.length === 0
+          ? `Everything that was looked at (${compared.length} things) is as it was before.`
+          : `Of ${compared.length} things that were looked at, all are as they were before but:`,
+      ...differences.map((one) => `  ${one}`),
+      ...(lost ? [`Lost: ${writesText(lost)}`] : []),
+      ...(result.back?.kept ? [`It is kept on volume ${result.back.kept.handle} (PV ${result.back.kept.pv}).`] : []),
+    ].join('\n');
   }
   const rows = [
     ['version', `${result.from ?? 'unknown'} to ${result.to ?? 'unknown'}`],

@@ -3,7 +3,8 @@
  * workflow then records the attempt and acts.
  */
 import { gates, type GateName } from './phases.ts';
-import { gateRow, openGate, type ParkAction, type UpgradeStatus } from './state.ts';
+import { writesText } from './old-world.ts';
+import { gateRow, openGate, phaseRow, type ParkAction, type UpgradeStatus } from './state.ts';
 
 export type MessageName = 'approve' | 'reject' | 'resolve' | 'rollback';
 
@@ -127,15 +128,15 @@ export function whyNoRollback(status: UpgradeStatus, acceptLostWrites: boolean):
   if (status.stage === 'ended') return 'The upgrade has ended.';
   if (status.ending) return `It is stopping already: ${status.ending.why}`;
   if (status.committedAt === null) return null;
-  const clone = status.gathered.clone;
-  const kept = `The original volume ${clone ? `and the clone ${clone.label} are` : 'is'} kept until gate cleanup is approved`;
-  if (!acceptLostWrites) {
-    return `The target has been open for writing since ${status.committedAt}: going back would lose everything written since. ${kept}.`;
+  const { state } = phaseRow(status, 'cleanup');
+  if (state !== 'pending' && state !== 'skipped') {
+    return 'Cleanup has begun: the original volume and its clone may be gone already.';
   }
+  if (acceptLostWrites) return null;
+  const written = status.writes === null ? 'How much that is was not counted.' : writesText(status.writes);
   return (
-    `The target has been open for writing since ${status.committedAt}, and going back after that is not done by pgleap: it cannot yet ` +
-    `count and keep what was written since. ${kept}: reject gate cleanup to keep them for good, and restore from them by hand ` +
-    `as docs/rollback.md says.`
+    `The target has been open for writing since ${status.committedAt}: going back would lose what was written since. ${written} ` +
+    `The volume that has it would be kept. To go back nevertheless: rollback with acceptLostWrites (pgleap rollback --accept-lost-writes).`
   );
 }
 

@@ -2,6 +2,7 @@
  * State to Markdown: the page that Temporal's Web UI shows as an upgrade's current details. It is written for somebody who
  * knows nothing of pgleap and is asked at night to say yes or no. Only CommonMark and tables: the UI renders nothing else.
  */
+import { differencesText, writesText } from './old-world.ts';
 import { gates, phases, type GateName } from './phases.ts';
 import { bytesText, countText } from './text.ts';
 import { versionText } from './versions.ts';
@@ -261,6 +262,9 @@ function resultText(status: UpgradeStatus): string[] {
     `rows: ${result.rows === null ? 'unknown' : countText(result.rows)}`,
     `services at their exact counts: ${result.servicesRestored ? 'yes' : 'no'}`,
     `routes as they were: ${result.routesRestored ? 'yes' : 'no'}`,
+    ...(result.back ? differencesText(result.back.compared).map((one) => `not as before: ${one}`) : []),
+    ...(result.back?.lostWrites ? [`lost: ${writesText(result.back.lostWrites)}`] : []),
+    ...(result.back?.kept ? [`kept: volume ${result.back.kept.handle} (PV ${result.back.kept.pv})`] : []),
     `files in the artifact store: ${result.artifacts.map(({ name }) => name).join(', ') || 'none'}`,
   ];
   return ['## Result', lines.map((line) => `- ${plain(line)}`).join('\n')];

@@ -68,6 +68,8 @@ export interface VolumeFact {
   driver: string;
   /** As the CSI driver wrote it: `<volume id>-<label>` for Linode. */
   handle: string;
+  /** The PV's spec without claimRef and reclaim policy: enough to make a PV on this volume, or on its clone, again. */
+  spec: Record<string, unknown>;
 }
 
 export interface DatabaseFact {
@@ -77,6 +79,8 @@ export interface DatabaseFact {
   port: number;
   superuser: string;
   image: string;
+  /** Hash of the pod template, to see that it is the same again. */
+  templateHash: string;
   /** Where the claim is mounted in the container, with the subPath if any. */
   mountPath: string;
   subPath: string | null;

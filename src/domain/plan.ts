@@ -69,9 +69,9 @@ export function labelCheck(spec: Spec): Check | null {
   };
 }
 
-/** What makes a database the same one: neither its pod of the moment nor the reclaim policy that prepare changes. */
+/** What makes a database the same one: neither its pod and template of the moment nor the reclaim policy that prepare changes. */
 function lastingDatabase(database: DatabaseFact): unknown {
-  const { pod: _pod, podIp: _podIp, volume, ...rest } = database;
+  const { pod: _pod, podIp: _podIp, templateHash: _templateHash, volume, ...rest } = database;
   const { reclaimPolicy: _reclaimPolicy, ...lastingVolume } = volume;
   return { ...rest, volume: lastingVolume };
 }

@@ -36,8 +36,8 @@ export const rights = {
     {
       group: '',
       resource: 'persistentvolumes',
-      verbs: ['get', 'list', 'patch', 'delete'],
-      why: 'Retain and back, claimRef, removal at gate cleanup',
+      verbs: ['get', 'list', 'create', 'patch', 'delete'],
+      why: 'Retain and back, claimRef, a new PV where the old one is gone, removal at gate cleanup',
     },
     { group: 'storage.k8s.io', resource: 'storageclasses', verbs: ['get'], why: 'how a new volume will be bound' },
     {
@@ -90,8 +90,8 @@ export const rights = {
     {
       group: 'coordination.k8s.io',
       resource: 'leases',
-      verbs: ['get', 'create', 'delete'],
-      why: 'one upgrade at a time',
+      verbs: ['get', 'create', 'patch', 'delete'],
+      why: 'one upgrade at a time; pgleap recover takes it over',
     },
     { group: 'autoscaling', resource: 'horizontalpodautoscalers', verbs: ['list'], why: 'who scales the database' },
   ],

@@ -18,6 +18,7 @@ import type {
 } from './facts.ts';
 import type { FailureType } from './failures.ts';
 import { gates, phases, type GateName, type PhaseName } from './phases.ts';
+import type { Back, Writes, WriteCounts } from './old-world.ts';
 import type { Plan } from './plan.ts';
 import type { Spec } from './spec.ts';
 import type { RegisteredUndo } from './undo.ts';
@@ -127,7 +128,7 @@ export interface Gathered {
   generation: number;
   candidateChecks: Check[];
   rehearsal: { dump: DumpFact; importSeconds: number } | null;
-  fence: { at: string; ended: string[] } | null;
+  fence: { at: string; ended: string[]; hba: string } | null;
   dump: DumpFact | null;
   dumpArtifact: Artifact | null;
   sourceFingerprint: FingerprintFact | null;
@@ -143,6 +144,8 @@ export interface Gathered {
   cloneActive: boolean;
   newClaim: NewClaimFact | null;
   target: ServerRef | null;
+  /** What the target had counted when it was proven, just before the commit point. */
+  opened: WriteCounts | null;
   restored: { import: ImportFact; carried: CarriedItem[] } | null;
   verified: { fingerprint: FingerprintFact; equal: boolean } | null;
   observed: ObservedFact | null;
@@ -162,8 +165,11 @@ export interface UpgradeResult {
   to: string | null;
   rows: number | null;
   fingerprintsEqual: boolean;
+  /** All services, or routes, are as they were before the upgrade. After going back that was looked at: see `back`. */
   servicesRestored: boolean;
   routesRestored: boolean;
+  /** Rolled back: the old world as it was and as it is, the volume it is on, what was lost. */
+  back: Back | null;
   /** From the first service leaving its count to the last one ready again; null when none was taken down. */
   downtimeSeconds: number | null;
   /** How much of the downtime was waiting at gates. */
@@ -196,6 +202,10 @@ export interface UpgradeStatus {
   progress: (Progress & { at: string })[];
   /** When the fence of the target began to be lifted: from then on rollback would lose writes. */
   committedAt: string | null;
+  /** What was written since, when somebody last asked to go back. */
+  writes: Writes | null;
+  /** What going back came to. */
+  back: Back | null;
   downtime: { from: string | null; to: string | null };
   retentionEndsAt: string | null;
   ending: Ending | null;
@@ -251,6 +261,7 @@ export function newStatus(workflowId: string, upgradeId: string, startedAt: stri
       cloneActive: false,
       newClaim: null,
       target: null,
+      opened: null,
       restored: null,
       verified: null,
       observed: null,
@@ -263,6 +274,8 @@ export function newStatus(workflowId: string, upgradeId: string, startedAt: stri
     attempts: [],
     progress: [],
     committedAt: null,
+    writes: null,
+    back: null,
     downtime: { from: null, to: null },
     retentionEndsAt: null,
     ending: null,

@@ -90,9 +90,17 @@ const sharedGroups: Record<keyof SharedActivities, Group> = {
   artifactStore: 'probe',
   takeLease: 'kube',
   beginJournal: 'kube',
+  journalOld: 'kube',
+  readJournal: 'kube',
+  compareOldWorld: 'kube',
+  seeSource: 'look',
+  countWrites: 'kube',
+  lostWrites: 'kube',
+  closeTarget: 'kube',
   journalUndo: 'kube',
   journalUndone: 'kube',
   journalCommit: 'kube',
+  journalBack: 'kube',
   closeJournal: 'kube',
   setReclaimPolicy: 'kube',
   createScratch: 'kube',
@@ -173,6 +181,18 @@ export function act<Name extends keyof SharedActivities>(
 ): ReturnType<SharedActivities[Name]>;
 export function act(name: keyof SharedActivities, summary: string, ...args: unknown[]): Promise<unknown> {
   return call(name, { ...groups[sharedGroups[name]], summary: short(summary) }, args);
+}
+
+/** The same for what may fail without harm: it is tried no more than twice. */
+export function actOnce<Name extends keyof SharedActivities>(
+  name: Name,
+  summary: string,
+  ...args: Parameters<SharedActivities[Name]>
+): ReturnType<SharedActivities[Name]>;
+export function actOnce(name: keyof SharedActivities, summary: string, ...args: unknown[]): Promise<unknown> {
+  const group = groups[sharedGroups[name]];
+  const retry = { ...group.retry, maximumAttempts: 2 };
+  return call(name, { ...group, retry, summary: short(summary) }, args);
 }
 
 /** How to reach the one worker that keeps an upgrade's artifacts. */

@@ -2,12 +2,21 @@
  * Signals, updates and queries. They are registered before anything is awaited, so that none is lost. Their descriptions
  * are what Temporal's Web UI shows in its dialogs.
  */
-import { ApplicationFailure, defineQuery, defineSignal, defineUpdate, log, setHandler } from '@temporalio/workflow';
+import {
+  ApplicationFailure,
+  CancellationScope,
+  defineQuery,
+  defineSignal,
+  defineUpdate,
+  log,
+  setHandler,
+} from '@temporalio/workflow';
 import type { Progress } from '../activities/types.ts';
 import { decide, readMessage, shapeOf, type Effect, type Message, type MessageName } from '../domain/decide.ts';
 import { gateRow, recordAttempt, type Attempt, type UpgradeResult, type UpgradeStatus } from '../domain/state.ts';
 import { answer } from './gates.ts';
-import { answerPark, now, show, stop, type Run } from './run.ts';
+import { actOnce } from './activities.ts';
+import { answerPark, failureOf, now, resolved, show, stop, type Run } from './run.ts';
 
 const says: Record<MessageName, string> = {
   approve: 'Say yes at the open gate.',
@@ -23,9 +32,10 @@ export function registerMessages(run: Run): void {
     const description = `${says[name]} JSON: ${shapeOf(name)}`;
     setHandler(
       defineUpdate<string, [unknown]>(name),
-      (input: unknown) => {
+      async (input: unknown) => {
         const message = readMessage(name, input);
         if (typeof message === 'string') throw ApplicationFailure.nonRetryable(message, 'MessageRefused');
+        await countBeforeRefusal(run, message);
         const attempt = receive(run, 'update', message);
         if (!attempt.accepted) throw ApplicationFailure.nonRetryable(attempt.says, 'MessageRefused');
         return attempt.says;
@@ -41,10 +51,11 @@ export function registerMessages(run: Run): void {
     );
     setHandler(
       defineSignal<[unknown]>(name),
-      (input: unknown) => {
+      async (input: unknown) => {
         const message = readMessage(name, input);
-        if (typeof message === 'string') malformed(run, name, message);
-        else receive(run, 'signal', message);
+        if (typeof message === 'string') return malformed(run, name, message);
+        await countBeforeRefusal(run, message);
+        receive(run, 'signal', message);
       },
       { description: `${description}. A signal gets no answer: look at query status.` },
     );
@@ -58,6 +69,28 @@ export function registerMessages(run: Run): void {
   setHandler(defineQuery<UpgradeResult | null>('report'), () => run.status.result, {
     description: 'The result as JSON, and where the report lies; null until the upgrade has one.',
   });
+}
+
+/** Who asks to go back after the commit point is told what that would lose, as of now. */
+async function countBeforeRefusal(run: Run, message: Message): Promise<void> {
+  const { status } = run;
+  if (message.name !== 'rollback' || message.acceptLostWrites) return;
+  if (status.committedAt === null || status.ending !== null || status.stage === 'ended') return;
+  const { world, plan } = resolved(run);
+  const { database, services } = plan.facts.cluster;
+  const namespaces = services.map(({ namespace }) => namespace);
+  try {
+    status.writes = await CancellationScope.nonCancellable(() =>
+      actOnce('lostWrites', 'count what was written since', {
+        world,
+        database,
+        opened: run.gathered.opened,
+        namespaces,
+      }),
+    );
+  } catch (error) {
+    log.warn('writes could not be counted', { error: failureOf(run, error).message });
+  }
 }
 
 function receive(run: Run, how: 'signal' | 'update', message: Message): Attempt {

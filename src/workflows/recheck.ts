@@ -26,6 +26,7 @@ export async function planStillHolds(run: Run): Promise<boolean> {
   }
   plan.facts.cluster.database.pod = facts.database.pod;
   plan.facts.cluster.database.podIp = facts.database.podIp;
+  plan.facts.cluster.database.templateHash = facts.database.templateHash;
   plan.facts.cluster.services = facts.services;
   if (!changed.services) return true;
 

@@ -1,3 +1,4 @@
+import { isAsBefore } from '../domain/old-world.ts';
 import { versionText } from '../domain/versions.ts';
 import { downtimeSeconds, gateWaitSeconds, phaseRow, type UpgradeResult } from '../domain/state.ts';
 import { now, type Run } from './run.ts';
@@ -7,7 +8,7 @@ export function makeResult(run: Run, outcome: UpgradeResult['outcome']): Upgrade
   const { status, gathered } = run;
   const { facts } = status.plan ?? { facts: null };
   const upgraded = outcome === 'upgraded';
-  const undone = (activity: string) => status.undo.every((undo) => undo.activity !== activity || undo.done);
+  const seen = status.back?.compared ?? [];
   return {
     ok: upgraded,
     outcome,
@@ -19,8 +20,9 @@ export function makeResult(run: Run, outcome: UpgradeResult['outcome']): Upgrade
     to: gathered.candidate ? versionText(gathered.candidate.versionNum) : null,
     rows: gathered.verified?.fingerprint.rows ?? gathered.sourceFingerprint?.rows ?? null,
     fingerprintsEqual: gathered.verified?.equal ?? false,
-    servicesRestored: upgraded ? phaseRow(status, 'resume').state === 'done' : undone('restoreService'),
-    routesRestored: upgraded ? phaseRow(status, 'unmaintain').state === 'done' : undone('restoreRoute'),
+    servicesRestored: upgraded ? phaseRow(status, 'resume').state === 'done' : isAsBefore(seen, 'service'),
+    routesRestored: upgraded ? phaseRow(status, 'unmaintain').state === 'done' : isAsBefore(seen, 'route'),
+    back: status.back,
     downtimeSeconds: downtimeSeconds(status, now()),
     gateWaitSeconds: gateWaitSeconds(status, now()),
     phases: status.phases.flatMap(({ name, seconds }) => (seconds === null ? [] : [{ name, seconds }])),

@@ -1,43 +1,102 @@
-/** Puts the old world back from the list of undos, last change first. Nothing cancels it. */
+/** The workflow's way back: a failure parks it, with retry and abort; nothing cancels it. */
 import { CancellationScope } from '@temporalio/workflow';
 import type { SharedActivities } from '../activities/types.ts';
-import { undoOrder, type RegisteredUndo, type Undo } from '../domain/undo.ts';
-import { act } from './activities.ts';
-import { all, failureOf, park, resolved, show, type Run } from './run.ts';
+import { differencesText, writesText } from '../domain/old-world.ts';
+import { downtimeSeconds } from '../domain/state.ts';
+import { act, actOnce } from './activities.ts';
+import { goBack, type Way } from './go-back.ts';
+import { oldWorldOf } from './old-world.ts';
+import { all, failureOf, now, park, resolved, show, type Run } from './run.ts';
+
+class GaveUp extends Error {}
 
 /** Undoes everything registered. False when a person answered a failure with `abort`. */
 export async function rollBack(run: Run): Promise<boolean> {
+  const { status } = run;
+  if (status.undo.length === 0) return true;
   return CancellationScope.nonCancellable(async () => {
-    for (const group of undoOrder(run.status.undo)) {
-      const outcomes = await all(group.map((undo) => putBack(run, undo)));
-      if (outcomes.includes(false)) return false;
+    try {
+      const opened = status.committedAt !== null;
+      if (run.journalTried && !opened) await requireNotOpened(run);
+      if (opened) {
+        status.notes.push(
+          `Before it went back, the upgrade itself took ${downtimeSeconds(status, now()) ?? 0} s of downtime.`,
+        );
+        status.downtime = { from: now(), to: null };
+      }
+      const { world } = resolved(run);
+      status.back = await goBack(wayOf(run), { world, undos: status.undo, old: oldWorldOf(run), opened });
+    } catch (error) {
+      if (error instanceof GaveUp) return false;
+      throw error;
     }
+    tellBack(run);
     return true;
   });
 }
 
-async function putBack(run: Run, undo: RegisteredUndo): Promise<boolean> {
+/** A workflow that was reset to before its commit point takes the target for one that nobody wrote to. */
+async function requireNotOpened(run: Run): Promise<void> {
   const { world } = resolved(run);
   for (;;) {
-    try {
-      await undoOne(undo);
-      if (run.journalBegun) {
-        await act('journalUndone', `journal: undone: ${undo.says}`, { world, undoId: undo.id });
-      }
-      undo.done = true;
-      if (undo.activity === 'restoreService') run.status.downtime.to = new Date().toISOString();
-      show(run);
-      return true;
-    } catch (error) {
-      const failure = failureOf(run, error);
-      const answer = await park(run, 'rollback', { ...failure, message: `${undo.says}: ${failure.message}` });
-      if (answer === 'abort') return false;
-    }
+    const head = await wayOf(run).call('readJournal', 'see that the target was never opened', { world });
+    if (!head?.committedAt) return;
+    const message =
+      `The journal says that the target has been open since ${head.committedAt}, which this workflow, reset to before that, does not know: ` +
+      `going back would lose what was written since. Abort, and finish with: pgleap recover ${place(run)}`;
+    if ((await park(run, 'rollback', { type: 'Refused', message })) === 'abort') throw new GaveUp();
   }
 }
 
-function undoOne(undo: Undo): Promise<void> {
-  // The pair of name and argument was checked where the undo was made.
-  const call = act as (name: keyof SharedActivities, summary: string, arg: unknown) => Promise<unknown>;
-  return call(undo.activity, `undo: ${undo.says}`, undo.args).then(() => undefined);
+/** As the command takes it. */
+export function place({ status }: Run): string {
+  return status.workflowId.replace(/^pgleap\//, '');
+}
+
+function wayOf(run: Run): Way {
+  type Call = (name: keyof SharedActivities, summary: string, arg: unknown) => Promise<never>;
+  return {
+    async call(name, says, arg) {
+      for (;;) {
+        try {
+          return await (act as Call)(name, says, arg);
+        } catch (error) {
+          const failure = failureOf(run, error);
+          const answer = await park(run, 'rollback', { ...failure, message: `${says}: ${failure.message}` });
+          if (answer === 'abort') throw new GaveUp(failure.message);
+        }
+      }
+    },
+    async look(name, says, arg) {
+      try {
+        return { answer: await (actOnce as Call)(name, says, arg) };
+      } catch (error) {
+        return { failed: failureOf(run, error).message };
+      }
+    },
+    undone(undo) {
+      if (undo.activity === 'restoreService') run.status.downtime.to = now();
+      show(run);
+    },
+    all: (promises) => all(promises),
+  };
+}
+
+/** What people must know of how it ended, in the upgrade's notes. */
+function tellBack({ status }: Run): void {
+  if (!status.back) return;
+  const { volume, kept, lostWrites, compared } = status.back;
+  const { plan } = status;
+  const { label } = plan?.facts?.volume ?? { label: 'the original volume' };
+  if (volume === 'original-static') {
+    status.notes.push(`The PV of ${label} was gone: the database is on that volume by a new PV, under Retain.`);
+  }
+  if (volume === 'clone') {
+    status.notes.push(
+      `Volume ${label} was gone at the provider: the database is on its clone, which is kept, under Retain.`,
+    );
+  }
+  if (kept) status.notes.push(`What was written is kept on volume ${kept.handle} (PV ${kept.pv}, under Retain).`);
+  if (lostWrites) status.notes.push(`Lost with the way back: ${writesText(lostWrites)}`);
+  for (const difference of differencesText(compared)) status.notes.push(`Not as before: ${difference}`);
 }

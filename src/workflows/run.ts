@@ -52,6 +52,8 @@ export interface Run {
   settings: SavedSettings | null;
   /** uid of the target's pod whose content was proven. */
   verifiedPod: string | null;
+  /** Set before the journal is asked for: its answer may be lost. */
+  journalTried: boolean;
   journalBegun: boolean;
   journalBusy: boolean;
   /** Notifications under way: the workflow ends after them. */
@@ -72,6 +74,7 @@ export function newRun(): Run {
     resolved: null,
     settings: null,
     verifiedPod: null,
+    journalTried: false,
     journalBegun: false,
     journalBusy: false,
     untold: 0,

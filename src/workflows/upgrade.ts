@@ -45,7 +45,7 @@ import { unmaintain } from './phases/unmaintain.ts';
 import { verify } from './phases/verify.ts';
 import { planStillHolds } from './recheck.ts';
 import { makeResult } from './result.ts';
-import { rollBack } from './rollback.ts';
+import { place, rollBack } from './rollback.ts';
 import {
   all,
   failureOf,
@@ -166,7 +166,7 @@ async function finish(run: Run): Promise<UpgradeResult> {
 
 /** Lets go of Lease and journal. False when a person answered a failure with `abort`. */
 async function close(run: Run, outcome: string): Promise<boolean> {
-  if (!run.journalBegun) return true;
+  if (!run.journalTried) return true;
   const { world, plan } = resolved(run);
   try {
     await insist(run, 'end', async () => {
@@ -198,7 +198,10 @@ async function reportRollback(run: Run): Promise<void> {
 }
 
 async function aborted(run: Run, why: string): Promise<never> {
-  return failed(run, 'Aborted', `${why}. Nothing more is changed; the journal stays.`);
+  const after = run.journalTried
+    ? `Journal and Lease stay; to put the old world back, or to finish reopening: pgleap recover ${place(run)}`
+    : 'Nothing was changed';
+  return failed(run, 'Aborted', `${why}. Nothing more is changed. ${after}`);
 }
 
 async function failed(run: Run, type: FailureType, message: string): Promise<never> {

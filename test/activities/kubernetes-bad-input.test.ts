@@ -23,7 +23,11 @@ beforeAll(async () => {
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(sandbox.address.kubeconfig);
   core = kubeConfig.makeApiClient(CoreV1Api);
-  activities = createKubernetesActivities({ kubeConfig, removeVolume: async () => {} });
+  activities = createKubernetesActivities({
+    kubeConfig,
+    removeVolume: async () => {},
+    provider: { hasVolume: async () => true, findClone: async () => null },
+  });
 }, 300_000);
 
 afterAll(async () => {

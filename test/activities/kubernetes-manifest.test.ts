@@ -22,7 +22,8 @@ spec:
       containers:
       - name: postgres
         # Bumped by hand, once a year.
-        image: "postgres:16"   # keep in step with the backup's client
+        templateHash: 't',
+  image: "postgres:16"   # keep in step with the backup's client
         args: ["-c", "max_connections=100"]
         volumeMounts:
         - name: storage
@@ -54,6 +55,7 @@ const database: DatabaseFact = {
   port: 5432,
   superuser: 'shop',
   image: 'postgres:16',
+  templateHash: 't',
   mountPath: '/var/lib/postgresql/data',
   subPath: 'pgdata',
   volumeName: 'storage',
@@ -67,7 +69,14 @@ const database: DatabaseFact = {
     capacityBytes: 10 * 2 ** 30,
     labels: {},
   },
-  volume: { pv: 'pv', pvUid: 'v', reclaimPolicy: 'Delete', driver: 'linodebs.csi.linode.com', handle: '1-pvc' },
+  volume: {
+    pv: 'pv',
+    pvUid: 'v',
+    reclaimPolicy: 'Delete',
+    driver: 'linodebs.csi.linode.com',
+    handle: '1-pvc',
+    spec: {},
+  },
   pgdataEnv: null,
   terminationGraceSeconds: 60,
 };

@@ -12,6 +12,7 @@ import { killJob, pollJob, startJob } from '../../src/activities/kubernetes/jobs
 import { listJournals } from '../../src/activities/kubernetes/journal.ts';
 import { sqlText } from '../../src/activities/postgres/psql.ts';
 import type { ClusterFacts, NewClaimFact, ServerRef, ServiceFact, SourceFacts, World } from '../../src/domain/facts.ts';
+import type { OldWorld } from '../../src/domain/old-world.ts';
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
 import { startSandbox } from '../../src/sandbox/sandbox.ts';
 
@@ -42,6 +43,11 @@ let activities: KubernetesActivities;
 let facts: ClusterFacts;
 let world: World;
 const removed: string[] = [];
+/** What else a way back is given. */
+const spare = {
+  volume: { id: 1, label: 'pvc1', region: 'eu', sizeGb: 10, encryption: 'disabled', monthlyPrice: null },
+  cloneLabel: 'clone',
+};
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-kubernetes-'));
@@ -52,6 +58,7 @@ beforeAll(async () => {
   activities = createKubernetesActivities({
     kubeConfig,
     removeVolume: async ({ volume }) => void removed.push(volume.label),
+    provider: { hasVolume: async () => true, findClone: async () => null },
   });
 }, 180_000);
 
@@ -61,6 +68,25 @@ afterAll(async () => {
 }, 60_000);
 
 const quiet = new DefaultLogger('ERROR');
+
+function oldWorld(database: ClusterFacts['database']): OldWorld {
+  return {
+    database,
+    ...spare,
+    systemIdentifier: '1',
+    services: facts.services,
+    routes: [],
+    maintenance: null,
+    artifacts: '/artifacts',
+    maxDowntimeMs: null,
+    downSince: null,
+    hba: null,
+    candidate: null,
+    fingerprint: null,
+    quietAt: null,
+    opened: null,
+  };
+}
 
 /** Runs an activity as a worker does. */
 async function act<N extends keyof KubernetesActivities>(
@@ -231,6 +257,10 @@ describe('the right world', () => {
       beginJournal: { world: elsewhere, workflowId, planHash: 'p', summary: 's' },
       journalUndo: { world: elsewhere, undos: [] },
       journalUndone: { world: elsewhere, undoId: 'x' },
+      journalOld: { world: elsewhere, old: oldWorld(database) },
+      readJournal: { world: elsewhere },
+      compareOldWorld: { world: elsewhere, old: oldWorld(database) },
+      journalBack: { world: elsewhere },
       journalCommit: { world: elsewhere },
       closeJournal: { world: elsewhere, outcome: 'x' },
       setReclaimPolicy: { world: elsewhere, volume: database.volume, policy: 'Retain' },
@@ -244,7 +274,7 @@ describe('the right world', () => {
       replaceClaim: { world: elsewhere, database, minBytes: 0 },
       deployTarget: { world: elsewhere, spec, database, source },
       emptyTarget: { world: elsewhere, database, claim, target },
-      openTarget: { world: elsewhere, spec, database, source },
+      openTarget: { world: elsewhere, database },
       sweepTarget: { world: elsewhere, target },
       restoreReclaimPolicy: { world: elsewhere, volume: database.volume },
       removeCandidate: { world: elsewhere },
@@ -253,7 +283,7 @@ describe('the right world', () => {
       restoreService: { world: elsewhere, service: fact },
       restoreCronJob: { world: elsewhere, service: service('blackbox') },
       restartSource: { world: elsewhere, database },
-      rebindOriginal: { world: elsewhere, database },
+      rebindOriginal: { world: elsewhere, database, ...spare },
       restoreTemplate: { world: elsewhere, database },
       removeOriginal: { world: elsewhere, database, volume },
     };
@@ -456,7 +486,7 @@ describe('an upgrade that is rolled back', () => {
       type: 'WrongWorld',
     });
     await twice('restoreTemplate', { world, database: facts.database });
-    await twice('rebindOriginal', { world, database: facts.database });
+    await twice('rebindOriginal', { world, database: facts.database, ...spare });
     await twice('restartSource', { world, database: facts.database });
     for (const name of ['site', 'pinnwand', 'metricity'])
       await twice('restoreService', { world, service: service(name) });
@@ -615,7 +645,7 @@ describe('a StatefulSet', () => {
     const at = { namespace: home, name: database.claim.name };
     await kube.remove('PersistentVolumeClaim', at, claim.claimUid);
     await expect.poll(() => kube.find('PersistentVolumeClaim', at), { timeout: 10_000 }).toBeUndefined();
-    await twice('rebindOriginal', { world: mine, database });
+    await twice('rebindOriginal', { world: mine, database, ...spare });
     const original = await kube.get('PersistentVolume', { name: database.volume.pv });
     expect(original.spec?.persistentVolumeReclaimPolicy).toBe('Retain');
     expect((await kube.list('PersistentVolume')).map(({ metadata }) => metadata?.name)).not.toContain(claim.pv);

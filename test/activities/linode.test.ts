@@ -68,7 +68,7 @@ function make(options: Partial<Parameters<typeof linodeActivities>[0]> = {}): Li
 }
 
 function pv(handle: string, driver = 'linodebs.csi.linode.com'): VolumeFact {
-  return { pv: 'pvc-1', pvUid: 'u', reclaimPolicy: 'Retain', driver, handle };
+  return { pv: 'pvc-1', pvUid: 'u', reclaimPolicy: 'Retain', driver, handle, spec: {} };
 }
 
 function cloneName(): string {

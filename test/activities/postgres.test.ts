@@ -44,6 +44,7 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
       port: 5432,
       superuser,
       image: `postgres:${from}`,
+      templateHash: 't',
       mountPath: '/var/lib/postgresql/data',
       subPath: null,
       volumeName: 'storage',
@@ -57,7 +58,7 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
         capacityBytes: 1,
         labels: {},
       },
-      volume: { pv: '', pvUid: '', reclaimPolicy: 'Retain', driver: '', handle: '' },
+      volume: { pv: '', pvUid: '', reclaimPolicy: 'Retain', driver: '', handle: '', spec: {} },
       pgdataEnv: null,
       terminationGraceSeconds: 30,
     };

@@ -15,6 +15,11 @@ import { startSandbox } from '../../src/sandbox/sandbox.ts';
 import { run } from './environment.ts';
 
 const namespace = 'databases';
+/** What else a way back is given. */
+const spare = {
+  volume: { id: 1, label: 'pvc1', region: 'eu', sizeGb: 10, encryption: 'disabled', monthlyPrice: null },
+  cloneLabel: 'clone',
+};
 
 let folder: string;
 let sandbox: Awaited<ReturnType<typeof startSandbox>>;
@@ -30,7 +35,11 @@ beforeAll(async () => {
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(sandbox.address.kubeconfig);
   kube = createKube(kubeConfig);
-  activities = createKubernetesActivities({ kubeConfig, removeVolume: async () => undefined });
+  activities = createKubernetesActivities({
+    kubeConfig,
+    removeVolume: async () => undefined,
+    provider: { hasVolume: async () => true, findClone: async () => null },
+  });
   postgres = createPostgresActivities({ kubeConfig });
   const startedAt = new Date().toISOString();
   const spec = specSchema.parse({ database: { namespace }, target: { image: 'postgres:18' } });
@@ -79,7 +88,7 @@ test('a claim that is being deleted is waited for, not taken for bound', async (
   await kube.remove('PersistentVolumeClaim', claimName(), database.claim.uid);
   const [going] = await Promise.all([
     kube.get('PersistentVolumeClaim', claimName()),
-    run(() => activities.rebindOriginal({ world, database })),
+    run(() => activities.rebindOriginal({ world, database, ...spare })),
     delay(1500).then(() => kube.remove('Pod', holder, uid)),
   ]);
   expect(going.metadata?.deletionTimestamp).toBeDefined();
@@ -96,7 +105,7 @@ test('a pod that was emptying the new volume does not keep it, and is gone after
   await run(() => activities.replaceClaim({ world, database: now, minBytes: 1 }));
   const eraser = `pgleap-${world.upgradeId}-eraser`;
   await startHolder(eraser, { 'pgleap.dev/upgrade': world.upgradeId });
-  await run(() => activities.rebindOriginal({ world, database: now }));
+  await run(() => activities.rebindOriginal({ world, database: now, ...spare }));
   const claim = await kube.get('PersistentVolumeClaim', claimName());
   expect(claim.spec?.volumeName).toBe(database.volume.pv);
   await expect.poll(() => kube.find('Pod', { namespace, name: eraser }), { timeout: 20_000 }).toBeUndefined();

@@ -425,12 +425,16 @@ async function scale(replicas: number): Promise<void> {
 
 here('pgleap takes a claim from its volume and binds it back, through a slow detach', async () => {
   const { kc } = kube;
-  const kubernetes = createKubernetesActivities({ kubeConfig: kc, removeVolume: () => Promise.resolve() });
   const provided = linodeActivities({
     baseUrl: cluster?.linode.url ?? '',
     token: () => readFileSync(cluster?.linode.tokenFile ?? '', 'utf8').trim(),
     assertWorld: () => Promise.resolve(),
     pollMs: 500,
+  });
+  const kubernetes = createKubernetesActivities({
+    kubeConfig: kc,
+    removeVolume: () => Promise.resolve(),
+    provider: provided,
   });
   await database();
   const spec = specSchema.parse({
@@ -470,8 +474,8 @@ here('pgleap takes a claim from its volume and binds it back, through a slow det
   // Its data begins empty, and is gone after the way back; the original's comes again.
   await scale(1);
   await scale(0);
-  await run(() => kubernetes.rebindOriginal({ world, database: original }));
-  await run(() => kubernetes.rebindOriginal({ world, database: original }));
+  await run(() => kubernetes.rebindOriginal({ world, database: original, volume: block, cloneLabel: label }));
+  await run(() => kubernetes.rebindOriginal({ world, database: original, volume: block, cloneLabel: label }));
   const back = await kube.get('PersistentVolumeClaim', { namespace, name: original.claim.name });
   expect(back.spec?.volumeName).toBe(original.volume.pv);
   expect(await kube.find('PersistentVolume', { name: made.pv })).toBeUndefined();

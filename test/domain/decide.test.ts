@@ -2,7 +2,8 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { decide, readMessage, whyNoRollback, type Message, type MessageName } from '../../src/domain/decide.ts';
 import { evidenceFor } from '../../src/domain/evidence.ts';
-import { gateRow, recordAttempt, type Park, type UpgradeStatus } from '../../src/domain/state.ts';
+import { writesSince, writesText } from '../../src/domain/old-world.ts';
+import { gateRow, phaseRow, recordAttempt, type Park, type UpgradeStatus } from '../../src/domain/state.ts';
 import { facts, planned } from './status.ts';
 
 const now = '2026-01-01T01:00:00.000Z';
@@ -120,13 +121,32 @@ describe('parks', () => {
 });
 
 describe('rollback', () => {
-  test('is accepted until the commit point and refused after it, with or without acceptLostWrites', () => {
+  test('is accepted until the commit point; after it with acceptLostWrites only, and until cleanup begins', () => {
     const status = planned();
     expect(decide(status, message('rollback', { by: 'ada' })).accepted).toBe(true);
     status.committedAt = now;
     expect(decide(status, message('rollback', { by: 'ada' })).accepted).toBe(false);
-    expect(decide(status, message('rollback', { by: 'ada', acceptLostWrites: true })).accepted).toBe(false);
     expect(whyNoRollback(status, false)).toContain(now);
+    expect(whyNoRollback(status, false)).toContain('was not counted');
+    const rows = { inserted: 12, updated: 3, deleted: 0 };
+    const before = { nextTransaction: '100', databases: [{ name: 'shop', inserted: 5, updated: 0, deleted: 0 }] };
+    const after = { nextTransaction: '140', databases: [{ name: 'shop', inserted: 17, updated: 3, deleted: 0 }] };
+    status.writes = writesSince(before, after, ['app from web/site'], now);
+    expect(status.writes).toMatchObject({ transactions: 40, rows });
+    expect(whyNoRollback(status, false)).toContain(
+      'At most 40 transactions wrote: 12 rows inserted, 3 updated, 0 deleted in shop',
+    );
+    expect(decide(status, message('rollback', { by: 'ada', acceptLostWrites: true })).accepted).toBe(true);
+    phaseRow(status, 'cleanup').state = 'running';
+    expect(whyNoRollback(status, true)).toContain('Cleanup has begun');
+  });
+
+  test('counters that were begun anew, or never noted, make rows unknown instead of wrong', () => {
+    const before = { nextTransaction: '100', databases: [{ name: 'shop', inserted: 5, updated: 0, deleted: 0 }] };
+    const anew = { nextTransaction: '140', databases: [{ name: 'shop', inserted: 2, updated: 0, deleted: 0 }] };
+    expect(writesSince(before, anew, [], now)).toMatchObject({ transactions: 40, rows: null, why: expect.any(String) });
+    expect(writesSince(null, anew, [], now)).toMatchObject({ transactions: null, rows: null });
+    expect(writesText(writesSince(null, anew, [], now))).toContain('not known');
   });
 
   test('is refused when the upgrade stops already or has ended', () => {

@@ -136,6 +136,7 @@ test('the end shows what was proven', () => {
     fingerprintsEqual: true,
     servicesRestored: true,
     routesRestored: true,
+    back: null,
     downtimeSeconds: 61,
     gateWaitSeconds: 12,
     phases: [],

@@ -8,6 +8,7 @@ import { specSchema } from '../../src/domain/spec.ts';
 import type { Artifact, FingerprintFact, ServiceFact } from '../../src/domain/facts.ts';
 import { fakeFacts } from './fake-facts.ts';
 import type { FailureType } from '../../src/domain/failures.ts';
+import { compared, type OldWorld, type VolumeUsed } from '../../src/domain/old-world.ts';
 import type { Undo } from '../../src/domain/undo.ts';
 import type { ArtifactActivities, SharedActivities } from '../../src/activities/types.ts';
 
@@ -63,6 +64,9 @@ export function createWorld(knobs: Knobs) {
   });
   const state = old();
   const target = { fenced: true, pod: 'uid-pod-new', rows: null as string | null };
+  /** What a way back finds left of the old volume. */
+  const going = { volume: 'original' as VolumeUsed };
+  let scaledByOthers: string | null = null;
   let candidateRows: string | null = null;
   let clones = 0;
   /** Content of the source, as one word; a test that changes it is a service that still writes. */
@@ -74,6 +78,8 @@ export function createWorld(knobs: Knobs) {
     undos: [] as Undo[],
     undone: [] as string[],
     committed: false,
+    back: false,
+    old: null as OldWorld | null,
     closed: null as string | null,
   };
   const order: string[] = [];
@@ -137,6 +143,14 @@ export function createWorld(knobs: Knobs) {
     beginJournal: async () => {
       journal.begun = true;
     },
+    journalOld: async ({ old: known }) => {
+      law(journal.begun, 'the journal is begun before it is written');
+      journal.old = known;
+    },
+    readJournal: async () =>
+      journal.begun
+        ? { committedAt: journal.committed ? '2026-01-01T00:00:00Z' : null, outcome: journal.closed }
+        : null,
     journalUndo: async ({ undos }) => {
       law(journal.begun, 'the journal is begun before it is written');
       for (const undo of undos) {
@@ -150,6 +164,10 @@ export function createWorld(knobs: Knobs) {
     },
     journalCommit: async () => {
       journal.committed = true;
+    },
+    journalBack: async () => {
+      law(journal.committed, 'only what was opened is gone back from with a loss');
+      journal.back = true;
     },
     closeJournal: async ({ outcome }) => {
       journal.closed = outcome;
@@ -196,6 +214,14 @@ export function createWorld(knobs: Knobs) {
       state.suspended.set(place(known), false);
       return { missed: '2026-01-01T03:00:00Z' };
     },
+    compareOldWorld: async ({ old: before }) => [
+      compared('volume', 'volume', 'original', state.claim),
+      compared('database', 'image', before.database.image, state.image),
+      ...before.services.map((known) => {
+        const is = known.kind === 'CronJob' ? state.suspended.get(place(known)) : state.counts.get(place(known));
+        return compared('service', place(known), String(known.replicas ?? known.suspended), String(is));
+      }),
+    ],
     observeService: async () => ({ ready: true, restarts: 0, logProblems: [] }),
     haltDatabase: async () => {
       registered('restartSource');
@@ -260,7 +286,7 @@ export function createWorld(knobs: Knobs) {
         'services are stopped before the source is fenced',
       );
       state.fenced = true;
-      return { ended: ['app from 10.0.0.9'], at: new Date().toISOString() };
+      return { ended: ['app from 10.0.0.9'], at: new Date().toISOString(), hba: 'hba-before' };
     },
     dump: async ({ name, from }) => {
       law(from.host === database.podIp, 'the source is dumped at its address of now');
@@ -310,6 +336,37 @@ export function createWorld(knobs: Knobs) {
     nextTransaction: async () => {
       law(state.source === 'running', 'only a running source is asked');
       return hex(content);
+    },
+    seeSource: async () => {
+      law(state.source === 'running', 'only a running source is asked');
+      return {
+        pod: database.pod,
+        podIp: database.podIp,
+        versionNum: sourceFacts.versionNum,
+        systemIdentifier: sourceFacts.systemIdentifier,
+        nextTransaction: hex(content),
+        hba: state.fenced ? 'fence' : 'hba-before',
+        takesLogins: !state.fenced,
+      };
+    },
+    countWrites: async () => ({ nextTransaction: '100', databases: [] }),
+    lostWrites: async ({ opened }) => {
+      law(opened?.nextTransaction === '100', 'what is lost is counted from what the target had when it was proven');
+      return {
+        at: '2026-01-01T00:00:00Z',
+        transactions: 7,
+        rows: { inserted: 5, updated: 1, deleted: 0 },
+        databases: [{ name: 'shop', inserted: 5, updated: 1, deleted: 0 }],
+        clients: ['app from web/site'],
+        why: null,
+      };
+    },
+    closeTarget: async () => {
+      law(
+        services.every((known) => known.kind === 'CronJob' || known.readOnly || state.counts.get(place(known)) === 0),
+        'services are stopped before the target is closed',
+      );
+      target.fenced = true;
     },
     otherSessions: async () => [],
     observeDatabase: async () => ({ sessions: 3, logins: ['app'], transactionsPerSecond: 12.5, probeMs: [1] }),
@@ -371,7 +428,7 @@ export function createWorld(knobs: Knobs) {
     },
     restoreService: async ({ service: known }) => {
       law(!state.fenced && state.source === 'running', 'services come back when the source runs and is open');
-      state.counts.set(place(known), known.replicas);
+      state.counts.set(place(known), scaledByOthers === known.name ? (known.replicas ?? 0) + 1 : known.replicas);
     },
     restoreCronJob: async ({ service: known }) => {
       state.suspended.set(place(known), known.suspended);
@@ -389,13 +446,16 @@ export function createWorld(knobs: Knobs) {
     },
     rebindOriginal: async () => {
       law(state.image === 'postgres:16', 'the target is gone before the original volume is bound again');
+      law(!journal.committed || journal.back, 'what services wrote is not left behind without a word');
       state.claim = 'original';
+      return { volume: going.volume, kept: journal.committed ? { pv: 'pvc-new', handle: '4712-pvcnew' } : null };
     },
     restoreTemplate: async () => {
       state.image = 'postgres:16';
     },
     removeClone: async () => {
       law(state.claim === 'original' || approvals.has('cleanup'), 'the clone is kept until it is needed no more');
+      law(going.volume !== 'clone', 'the clone is not removed while the database is on it');
       state.clone = null;
     },
     removeOriginal: async () => {
@@ -434,6 +494,7 @@ export function createWorld(knobs: Knobs) {
     perform,
     state,
     target,
+    going,
     journal,
     order,
     broken,
@@ -453,6 +514,10 @@ export function createWorld(knobs: Knobs) {
     /** For tests that change the world behind the upgrade’s back. */
     database,
     services,
+    /** A service that somebody else scales up as soon as it is back. */
+    scaleWhenBack: (name: string) => {
+      scaledByOthers = name;
+    },
     writeToSource: (text: string) => {
       content = text;
     },

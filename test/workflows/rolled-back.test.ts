@@ -1,6 +1,6 @@
 /** The ways back, and the upgrades that never begin. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { gateRow } from '../../src/domain/state.ts';
+import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
 import { undoOrder } from '../../src/domain/undo.ts';
 import { allAuto, failure, oldWorldStands, refusal } from './expectations.ts';
 import type { ActivityName } from './fake-world.ts';
@@ -100,23 +100,160 @@ describe.concurrent('rolled back', () => {
     await keepHistory(upgrade.handle, 'cancelled');
   });
 
-  test('cancel and rollback after the commit point are refused, and the upgrade goes on', async () => {
+  test('cancel and rollback after the commit point are refused with what they would lose, and the upgrade goes on', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     const held = upgrade.world.hold('startService');
     await held.arrived;
     await upgrade.handle.cancel();
-    const send = (input: unknown) => upgrade.handle.executeUpdate<string, [unknown]>('rollback', { args: [input] });
-    expect(await refusal(send({ by: 'ada' }))).toContain('would lose everything written since');
-    expect(await refusal(send({ by: 'ada', acceptLostWrites: true }))).toContain('docs/rollback.md');
+    const said = await refusal(upgrade.handle.executeUpdate<string, [unknown]>('rollback', { args: [{ by: 'ada' }] }));
+    expect(said).toContain(
+      'going back would lose what was written since. At most 7 transactions wrote: 5 rows inserted',
+    );
+    expect(said).toContain('connected: app from web/site');
+    expect(said).toContain('acceptLostWrites');
     held.release();
-    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(await upgrade.handle.result()).toMatchObject({ ok: true, back: null });
     const { attempts } = await upgrade.status();
     expect(
       attempts
         .filter(({ accepted }) => !accepted)
         .map(({ message }) => message)
         .toSorted(),
-    ).toEqual(['cancel', 'rollback', 'rollback']);
+    ).toEqual(['cancel', 'rollback']);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
+  const afterCommit: ActivityName[] = ['openTarget', 'startService', 'observeDatabase', 'resumeCronJob', 'writeReport'];
+  test.each(afterCommit)('with acceptLostWrites also after the commit point, in the midst of %s', async (name) => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const held = upgrade.world.hold(name);
+    await held.arrived;
+    await upgrade.handle.executeUpdate<string, [unknown]>('rollback', {
+      args: [{ by: 'ada', acceptLostWrites: true }],
+    });
+    const result = await upgrade.handle.result();
+    oldWorldStands(upgrade);
+    const { world } = upgrade;
+    expect(result).toMatchObject({
+      outcome: 'rolled-back',
+      servicesRestored: true,
+      routesRestored: true,
+      back: {
+        volume: 'original',
+        kept: { handle: '4712-pvcnew' },
+        lostWrites: { transactions: 7, clients: ['app from web/site'] },
+      },
+    });
+    expect(world.journal.back).toBe(true);
+    const taken = world.order.slice(world.order.indexOf('journalBack'));
+    expect(taken.indexOf('stopService')).toBeLessThan(taken.indexOf('closeTarget'));
+    expect(taken.indexOf('closeTarget')).toBeLessThan(taken.indexOf('restoreTemplate'));
+    if (name === 'startService') await keepHistory(upgrade.handle, 'rolled-back-after-commit');
+  });
+
+  test('from gate cleanup, until its first deletion', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, cleanup: {} } } });
+    await upgrade.world.until(() => upgrade.world.told.some(({ text }) => text.includes('gate cleanup:')));
+    await upgrade.handle.executeUpdate<string, [unknown]>('rollback', {
+      args: [{ by: 'ada', acceptLostWrites: true }],
+    });
+    expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
+    oldWorldStands(upgrade);
+
+    const late = await harness.start({ spec: { gates: { ...allAuto, cleanup: {} } } });
+    const held = late.world.hold('removeOriginal');
+    await late.answer('cleanup');
+    await held.arrived;
+    const send = late.handle.executeUpdate<string, [unknown]>('rollback', {
+      args: [{ by: 'a', acceptLostWrites: true }],
+    });
+    expect(await refusal(send)).toContain('Cleanup has begun');
+    held.release();
+    expect((await late.handle.result()).ok).toBe(true);
+  });
+
+  test('what is not as before is named, and is not called restored', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
+    upgrade.world.scaleWhenBack('web');
+    await upgrade.answer('reopen', 'reject');
+    const result = await upgrade.handle.result();
+    expect(result).toMatchObject({ outcome: 'rolled-back', servicesRestored: false, routesRestored: true });
+    expect((await upgrade.status()).notes).toContainEqual(expect.stringContaining('web: was 2, is 3'));
+  });
+
+  test('a fingerprint that differs, and one that maxDowntime has no room for', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
+    await upgrade.world.until(() => upgrade.world.told.some(({ text }) => text.includes('gate reopen:')));
+    upgrade.world.writeToSource('rows-v2');
+    await upgrade.answer('reopen', 'reject');
+    await upgrade.handle.result();
+    const differs = (await upgrade.status()).back?.compared.find(({ what }) => what === 'fingerprint');
+    expect(differs).toMatchObject({ area: 'data', equal: false });
+
+    const short = await harness.start({ spec: { maxDowntime: '500ms', gates: { ...allAuto, reopen: {} } } });
+    await short.answer('reopen', 'reject');
+    const result = await short.handle.result();
+    expect(result.back?.compared.filter(({ area }) => area === 'data')).toMatchObject([
+      { what: 'fingerprint', equal: null, found: expect.stringContaining('of maxDowntime 0 s are left') },
+      { what: 'next transaction id since the fingerprint', equal: true },
+    ]);
+    oldWorldStands(short);
+  });
+
+  test('a database that is on its clone keeps it', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
+    upgrade.world.going.volume = 'clone';
+    await upgrade.answer('reopen', 'reject');
+    const result = await upgrade.handle.result();
+    expect(result.back?.volume).toBe('clone');
+    expect(upgrade.world.state.clone).toBe('active');
+    expect(upgrade.world.broken).toEqual([]);
+    expect(upgrade.world.order).not.toContain('removeClone');
+    // Before the rebind itself: whoever goes on from there finds it ticked off.
+    const ids = upgrade.world.journal.undone;
+    expect(ids.indexOf('clone/volume')).toBeLessThan(ids.indexOf('replace/claim'));
+  });
+
+  test('a lost answer of beginJournal leaves no open journal', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    upgrade.world.failOn('beginJournal', 'CommandFailed', 1, true);
+    await upgrade.parked();
+    await upgrade.resolve('rollback');
+    expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
+    oldWorldStands(upgrade);
+  });
+
+  test('reset to before the commit point it passed, a workflow does not go back, and names what does', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {}, cleanup: {} } } });
+    const { workflowId } = upgrade.handle;
+    await upgrade.until((status) => gateRow(status, 'reopen').state === 'open');
+    const { events = [] } = await upgrade.handle.fetchHistory();
+    const done = events?.filter((event) => event.workflowTaskCompletedEventAttributes).at(-1)?.eventId;
+    await upgrade.answer('reopen');
+    await upgrade.until((status) => gateRow(status, 'cleanup').state === 'open');
+    const { workflowService, options } = harness.env.client;
+    await workflowService.resetWorkflowExecution({
+      namespace: options.namespace,
+      workflowExecution: { workflowId },
+      reason: 'by a test',
+      requestId: workflowId,
+      ...(done ? { workflowTaskFinishEventId: done } : {}),
+      // Without the yes that came after it.
+      resetReapplyType: 2,
+    });
+    const again = harness.env.client.workflow.getHandle(workflowId);
+    const status = () => again.query<UpgradeStatus>('status');
+    await expect.poll(async () => gateRow(await status(), 'reopen').state, { timeout: 60_000 }).toBe('open');
+    expect((await status()).committedAt).toBeNull();
+    await again.executeUpdate('reject', { args: [{ gate: 'reopen', by: 'ada' }] });
+    await expect.poll(async () => (await status()).park?.type, { timeout: 60_000 }).toBe('Refused');
+    const { park } = await status();
+    expect(park?.message).toMatch(/has been open since .* pgleap recover rolled-back-\d+\/postgres$/);
+    await again.executeUpdate('resolve', { args: [{ park: park?.id, action: 'abort', by: 'ada' }] });
+    await expect(again.result()).rejects.toMatchObject({ cause: { type: 'Aborted' } });
+    expect(upgrade.world.state.claim).toBe('new');
+    expect(upgrade.world.order).not.toContain('restoreTemplate');
+    expect(upgrade.world.broken).toEqual([]);
   });
 
   test('an undo that fails parks, and goes on when it is told to', async () => {

@@ -226,7 +226,7 @@ export function createDatabaseActivities(
       requireImage(database, workload);
       const at = { namespace: database.workload.namespace, name: database.claim.name };
       const claim = await kube.get('PersistentVolumeClaim', at);
-      if (claim.spec?.volumeName !== database.volume.pv) {
+      if (![database.volume.pv, names.original(world), names.clone(world)].includes(claim.spec?.volumeName ?? '')) {
         throw strange(
           'PersistentVolumeClaim',
           at,

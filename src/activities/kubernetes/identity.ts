@@ -9,6 +9,9 @@ export const names = {
   scratch: (world: World) => `pgleap-${world.upgradeId}-scratch`,
   journal: (upgradeId: string) => `pgleap-${upgradeId}-journal`,
   eraser: (world: World) => `pgleap-${world.upgradeId}-eraser`,
+  /** PVs that pgleap makes on the way back. */
+  original: (world: World) => `pgleap-${world.upgradeId}-original`,
+  clone: (world: World) => `pgleap-${world.upgradeId}-clone`,
   lease: (workload: { name: string }) => `pgleap-${workload.name}`,
 };
 

@@ -4,10 +4,12 @@ import { beating } from '../context.ts';
 import type { CleanupActivities, ClusterActivities, PreflightActivities, UndoActivities } from '../types.ts';
 import { createCandidateActivities } from './candidate.ts';
 import { createKube } from './client.ts';
+import { compareOldWorld } from './compare.ts';
 import { createDatabaseActivities } from './database.ts';
 import { inspectCluster } from './inspect.ts';
 import { createJournalActivities } from './journal.ts';
 import { createServiceActivities } from './services.ts';
+import type { VolumeProvider } from './old-volume.ts';
 import { createVolumeActivities } from './volumes.ts';
 import { unmark } from './workloads.ts';
 
@@ -34,9 +36,10 @@ export type KubernetesActivities = Pick<PreflightActivities, 'inspectCluster'> &
 export function createKubernetesActivities(deps: {
   kubeConfig: KubeConfig;
   removeVolume: (arg: { world: World; volume: BlockVolumeFact }) => Promise<void>;
+  provider: VolumeProvider;
 }): KubernetesActivities {
   const kube = createKube(deps.kubeConfig);
-  const { removeReleasedVolume, ...volumes } = createVolumeActivities(kube);
+  const { removeReleasedVolume, ...volumes } = createVolumeActivities(kube, deps.provider);
   return beating({
     inspectCluster: ({ spec }) => inspectCluster(kube, spec),
     ...createJournalActivities(kube),
@@ -44,6 +47,7 @@ export function createKubernetesActivities(deps: {
     ...createCandidateActivities(kube),
     ...createServiceActivities(kube),
     ...createDatabaseActivities(kube),
+    compareOldWorld: ({ world, old }) => compareOldWorld(kube, world, old),
     async removeOriginal({ world, database, volume }) {
       await removeReleasedVolume({ world, database });
       await deps.removeVolume({ world, volume });

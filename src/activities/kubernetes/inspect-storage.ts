@@ -95,8 +95,14 @@ export async function findStorage(
       reclaimPolicy: policy === 'Delete' || policy === 'Recycle' ? policy : 'Retain',
       driver,
       handle: volumeHandle,
+      spec: lastingSpec(pv.spec ?? {}),
     },
   };
+}
+
+function lastingSpec(spec: Record<string, unknown>): Record<string, unknown> {
+  const { claimRef: _claimRef, persistentVolumeReclaimPolicy: _policy, ...lasting } = spec;
+  return lasting;
 }
 
 async function storageClassChecks(kube: Kube, name: string, claim: string, checks: Check[]): Promise<void> {

@@ -18,7 +18,7 @@ import { probeChecks } from './probes.ts';
 import { quotaChecks } from './quotas.ts';
 import { findScalers, reconcilersOf, subjectOf, type Scalers } from './reconcilers.ts';
 import { namedMajor, planTarget } from './target.ts';
-import { containerOf, podSpecOf, type WorkloadSpec } from './template.ts';
+import { containerOf, podSpecOf, templateHash, type WorkloadSpec } from './template.ts';
 import { findUnlistedUsers } from './users.ts';
 import { isReady, podRef, podsOf, troubleOf, type Workload } from './workloads.ts';
 
@@ -91,6 +91,7 @@ async function inspect(kube: Kube, spec: Spec, checks: Check[], stop: Stop): Pro
     port: told.port,
     superuser,
     image: container.image ?? '',
+    templateHash: templateHash(workloadSpec),
     mountPath: mount.mountPath,
     subPath: mount.subPath ?? null,
     volumeName: mount.name,
@@ -222,7 +223,7 @@ async function leftoverChecks(kube: Kube, ref: WorkloadRef): Promise<Check[]> {
       id: 'kube.lease',
       status: 'FAILED',
       message: `${lockedBy(ref, namespace, lease)}.`,
-      remedy: `Wait for it to end; \`pgleap status\` shows where it is. If it is over: kubectl -n ${namespace} delete lease ${names.lease(ref)}.`,
+      remedy: `Wait for it to end; \`pgleap status\` shows where it is. If it was aborted or terminated: pgleap recover ${namespace}/${ref.name}.`,
     });
   }
   const workflowId = `pgleap/${namespace}/${ref.name}`;
@@ -235,7 +236,7 @@ async function leftoverChecks(kube: Kube, ref: WorkloadRef): Promise<Check[]> {
       id: 'kube.leftover',
       status: 'FAILED',
       message: `Upgrade ${head.upgradeId} of ${head.startedAt} has not put back ${open} of its changes (journal ${name}${head.outcome === null ? '' : `, ended as ${head.outcome}`}).`,
-      remedy: 'Finish it, or undo what it left as docs/rollback.md says under “Without Temporal”.',
+      remedy: `Put the old world back, or finish reopening: pgleap recover ${namespace}/${ref.name}.`,
     });
   }
   const pods = await kube.list('Pod', { namespace, labels: `${upgradeLabel},pgleap.dev/role` });

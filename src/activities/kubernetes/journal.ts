@@ -1,4 +1,5 @@
 import type { World } from '../../domain/facts.ts';
+import type { OldWorld } from '../../domain/old-world.ts';
 import type { Undo } from '../../domain/undo.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
 import { fail, isFailure } from '../errors.ts';
@@ -14,6 +15,8 @@ export interface JournalHead {
   startedAt: string;
   /** Set just before the commit point: undoing from here on loses what services wrote. */
   committedAt: string | null;
+  /** Set when it was decided to go back after the commit point nevertheless. */
+  backAt: string | null;
   /** null while the upgrade is under way. */
   outcome: string | null;
   closedAt: string | null;
@@ -27,18 +30,21 @@ export interface JournalEntry {
 export interface Journal {
   name: string;
   head: JournalHead;
+  /** null until prepare has written it. */
+  old: OldWorld | null;
   /** In the order of the changes; undo from the last one back. */
   entries: JournalEntry[];
 }
 
 /** Reads a journal back, for people and programs that undo without Temporal. undefined when it is no journal. */
 function parseJournal(map: Resource<'ConfigMap'>): Journal | undefined {
-  const { upgrade, ...rest } = map.data ?? {};
+  const { upgrade, old, ...rest } = map.data ?? {};
   if (upgrade === undefined) return undefined;
   const keys = Object.keys(rest).filter((key) => key.startsWith('undo.'));
   return {
     name: map.metadata?.name ?? '',
     head: JSON.parse(upgrade),
+    old: old === undefined ? null : JSON.parse(old),
     entries: keys.sort().map((key): JournalEntry => JSON.parse(rest[key] ?? '')),
   };
 }
@@ -49,19 +55,43 @@ export async function listJournals(kube: Kube, namespace: string): Promise<Journ
   return maps.map(parseJournal).filter((journal) => journal !== undefined);
 }
 
+/** Of this upgrade's journal; undefined when there is none. */
+export async function headOf(kube: Kube, world: World): Promise<JournalHead | undefined> {
+  const map = await kube.find('ConfigMap', { namespace: world.namespace, name: names.journal(world.upgradeId) });
+  return map === undefined || !isOurs(map, world) ? undefined : parseJournal(map)?.head;
+}
+
 export function createJournalActivities(
   kube: Kube,
 ): Pick<
   ClusterActivities,
-  'takeLease' | 'beginJournal' | 'journalUndo' | 'journalUndone' | 'journalCommit' | 'closeJournal'
+  | 'takeLease'
+  | 'beginJournal'
+  | 'journalOld'
+  | 'readJournal'
+  | 'journalUndo'
+  | 'journalUndone'
+  | 'journalCommit'
+  | 'journalBack'
+  | 'closeJournal'
 > &
   Pick<UndoActivities, 'releaseLease'> {
-  /** Changes the journal's data under its resourceVersion, again if somebody was faster. */
-  async function change(world: World, edit: (journal: Journal) => Record<string, object>): Promise<void> {
+  /**
+   * Changes the journal's data under its resourceVersion, again if somebody was faster. What only ticks off may find no
+   * journal: somebody removed it, or it was never begun, and going back does not depend on it.
+   */
+  async function change(
+    world: World,
+    edit: (journal: Journal) => Record<string, object>,
+    { mayBeGone = false } = {},
+  ): Promise<void> {
     await checkCluster(kube, world);
     const at = { namespace: world.namespace, name: names.journal(world.upgradeId) };
     for (let attempt = 1; ; attempt += 1) {
-      const map = await kube.get('ConfigMap', at);
+      const map = await kube.find('ConfigMap', at);
+      if (map === undefined && mayBeGone) return;
+      if (map === undefined)
+        throw fail('NotFound', `journal ${at.namespace}/${at.name} is gone: nothing is changed without it`);
       const journal = parseJournal(map);
       if (journal === undefined || !isOurs(map, world))
         throw strange('ConfigMap', at, 'is not the journal of this upgrade');
@@ -77,11 +107,25 @@ export function createJournalActivities(
     }
   }
 
-  async function changeHead(world: World, edit: (head: JournalHead) => Partial<JournalHead>): Promise<void> {
-    await change(world, ({ head }) => {
-      const changed = { ...head, ...edit(head) };
-      return JSON.stringify(changed) === JSON.stringify(head) ? {} : { upgrade: changed };
-    });
+  async function changeHead(
+    world: World,
+    edit: (head: JournalHead) => Partial<JournalHead>,
+    options: { mayBeGone?: boolean } = {},
+  ): Promise<void> {
+    await change(
+      world,
+      ({ head }) => {
+        const changed = { ...head, ...edit(head) };
+        return JSON.stringify(changed) === JSON.stringify(head) ? {} : { upgrade: changed };
+      },
+      options,
+    );
+  }
+
+  /** A workflow that was reset to before its end must not change a world that nobody holds for it any more. */
+  function requireOpen({ head, name }: Journal): void {
+    if (head.outcome === null) return;
+    throw fail('Refused', `journal ${name} was closed as ${head.outcome}: this upgrade is over. Start a new one`);
   }
 
   return {
@@ -122,6 +166,7 @@ export function createJournalActivities(
         summary,
         startedAt: world.startedAt,
         committedAt: null,
+        backAt: null,
         outcome: null,
         closedAt: null,
       };
@@ -137,8 +182,23 @@ export function createJournalActivities(
       }
     },
 
+    async journalOld({ world, old }) {
+      await change(world, (journal) => {
+        requireOpen(journal);
+        return JSON.stringify(journal.old) === JSON.stringify(old) ? {} : { old };
+      });
+    },
+
+    async readJournal({ world }) {
+      await checkCluster(kube, world);
+      const head = await headOf(kube, world);
+      return head === undefined ? null : { committedAt: head.committedAt, outcome: head.outcome };
+    },
+
     async journalUndo({ world, undos }) {
-      await change(world, ({ entries }) => {
+      await change(world, (journal) => {
+        requireOpen(journal);
+        const { entries } = journal;
         const changes: Record<string, JournalEntry> = {};
         let next = entries.length;
         for (const undo of undos) {
@@ -150,24 +210,73 @@ export function createJournalActivities(
     },
 
     async journalUndone({ world, undoId }) {
-      await change(world, ({ entries }) => {
-        const at = entries.findIndex((entry) => entry.undo.id === undoId);
-        const entry = entries[at];
-        if (entry === undefined || entry.undoneAt !== null) return {};
-        return { [keyOf(at)]: { ...entry, undoneAt: new Date().toISOString() } };
-      });
+      await change(
+        world,
+        ({ entries }) => {
+          const at = entries.findIndex((entry) => entry.undo.id === undoId);
+          const entry = entries[at];
+          if (entry === undefined || entry.undoneAt !== null) return {};
+          return { [keyOf(at)]: { ...entry, undoneAt: new Date().toISOString() } };
+        },
+        { mayBeGone: true },
+      );
     },
 
     async journalCommit({ world }) {
       await changeHead(world, (head) => ({ committedAt: head.committedAt ?? new Date().toISOString() }));
     },
 
-    async closeJournal({ world, outcome }) {
-      await changeHead(world, (head) => ({
-        outcome,
-        closedAt: head.outcome === outcome ? head.closedAt : new Date().toISOString(),
-      }));
+    async journalBack({ world }) {
+      await changeHead(world, (head) => ({ backAt: head.backAt ?? new Date().toISOString() }), { mayBeGone: true });
     },
+
+    async closeJournal({ world, outcome }) {
+      await changeHead(
+        world,
+        (head) => ({ outcome, closedAt: head.outcome === outcome ? head.closedAt : new Date().toISOString() }),
+        { mayBeGone: true },
+      );
+    },
+  };
+}
+
+/** How long a recovery counts as alive after it last said so. */
+const aliveMs = 20_000;
+
+/**
+ * Makes `holder` the Lease's holder, whether its upgrade is still named there or nobody is. Throws Locked when another upgrade
+ * holds it, or another recovery of this one has been alive lately. Resolves with what must be called every few seconds.
+ */
+export async function takeOver(
+  kube: Kube,
+  world: World,
+  workload: { name: string },
+  holder: string,
+): Promise<() => Promise<void>> {
+  await checkCluster(kube, world);
+  const at = { namespace: world.namespace, name: names.lease(workload) };
+  const lease = await kube.find('Lease', at);
+  const now = new Date();
+  const mine = { holderIdentity: holder, renewTime: microTime(now), leaseDurationSeconds: aliveMs / 1000 };
+  if (lease === undefined) {
+    await kube.create('Lease', {
+      metadata: { ...at, labels: { [upgradeLabel]: world.upgradeId } },
+      spec: { ...mine, acquireTime: microTime(now) },
+    });
+  } else {
+    if (!isOurs(lease, world)) throw fail('Locked', lockedBy(workload, world.namespace, lease));
+    const { holderIdentity = '', renewTime } = lease.spec ?? {};
+    if (renewTime !== undefined && holderIdentity !== holder && now.getTime() - Date.parse(renewTime) < aliveMs) {
+      throw fail('Locked', `${holderIdentity} is at it, and was alive at ${renewTime}`);
+    }
+    const metadata = { resourceVersion: lease.metadata?.resourceVersion };
+    await kube.patch('Lease', at, { metadata, spec: mine });
+  }
+  return async () => {
+    const held = await kube.find('Lease', at);
+    if (held?.spec?.holderIdentity !== holder) return;
+    const metadata = { resourceVersion: held.metadata?.resourceVersion };
+    await kube.patch('Lease', at, { metadata, spec: { renewTime: microTime(new Date()) } });
   };
 }
 
@@ -176,7 +285,7 @@ export function lockedBy(workload: { name: string }, namespace: string, lease: R
   const since = lease?.spec?.acquireTime === undefined ? '' : ` since ${lease.spec.acquireTime}`;
   return (
     `${workload.name} in ${namespace} is being upgraded by ${holder} (upgrade ${lease?.metadata?.labels?.[upgradeLabel] ?? 'unknown'})${since}: ` +
-    `it holds the lease ${names.lease(workload)}. If that upgrade is over, undo what it left first`
+    `it holds the lease ${names.lease(workload)}. If that upgrade was aborted or terminated: pgleap recover ${namespace}/${workload.name}`
   );
 }
 

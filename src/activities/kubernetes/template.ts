@@ -1,4 +1,5 @@
 import type { V1Container, V1PodSpec, V1Volume, V1VolumeMount } from '@kubernetes/client-node';
+import { canonicalHash } from '../../domain/hash.ts';
 import type { DatabaseFact, SourceFacts, World } from '../../domain/facts.ts';
 import { isUnder } from '../../domain/pgdata.ts';
 import type { Json, Resource } from './client.ts';
@@ -26,6 +27,11 @@ export function workSubPath(world: World): string {
 
 export function podSpecOf(spec: WorkloadSpec): PodSpec {
   return spec.template.spec ?? { containers: [] };
+}
+
+/** The same for the same template, whatever the order of its fields. */
+export function templateHash({ template }: WorkloadSpec): string {
+  return canonicalHash(template);
 }
 
 export function containerOf(spec: WorkloadSpec, name: string): Container | undefined {

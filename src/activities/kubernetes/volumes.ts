@@ -4,6 +4,8 @@ import { fail, isFailure } from '../errors.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
 import type { Kube, ObjectName, Resource } from './client.ts';
 import { checkCluster, getRecorded, getWorkload, isOurs, names, strange, upgradeLabel } from './identity.ts';
+import { headOf } from './journal.ts';
+import { findOldVolume, keepOpenedVolume, keptVolume, oldVolumeOf, type VolumeProvider } from './old-volume.ts';
 import { podsOf } from './workloads.ts';
 
 type Claim = Resource<'PersistentVolumeClaim'>;
@@ -19,10 +21,10 @@ const smallestGib = 10;
 const bindMs = 5 * 60_000;
 const detachMs = 6 * 60_000;
 
-export function createVolumeActivities(kube: Kube): Pick<
-  ClusterActivities,
-  'setReclaimPolicy' | 'createScratch' | 'replaceClaim'
-> &
+export function createVolumeActivities(
+  kube: Kube,
+  provider: VolumeProvider,
+): Pick<ClusterActivities, 'setReclaimPolicy' | 'createScratch' | 'replaceClaim'> &
   Pick<UndoActivities, 'restoreReclaimPolicy' | 'removeScratch' | 'rebindOriginal'> & {
     /** The Kubernetes half of removeOriginal: the PV object only. Under Retain its volume stays at the provider. */
     removeReleasedVolume: (arg: { world: World; database: DatabaseFact }) => Promise<void>;
@@ -39,7 +41,7 @@ export function createVolumeActivities(kube: Kube): Pick<
    * Removes a claim that pgleap made, and its volume at the provider too, whatever the storage class would keep. The
    * original volume carries a reference to the same name, and is never touched here.
    */
-  async function removeOwnClaim(world: World, at: ClaimName, original?: VolumeFact): Promise<void> {
+  async function removeOwnClaim(world: World, at: ClaimName, original?: { pvUid: string }): Promise<void> {
     const claim = await kube.find('PersistentVolumeClaim', at);
     if (claim !== undefined) {
       if (!isOurs(claim, world)) throw strange('PersistentVolumeClaim', at, 'is not one that this upgrade made');
@@ -103,7 +105,7 @@ export function createVolumeActivities(kube: Kube): Pick<
   }
 
   /** The volume, once no claim has it. Its phase follows a claim's deletion only after a while. */
-  async function awaitFree(volume: VolumeFact): Promise<Resource<'PersistentVolume'>> {
+  async function awaitFree(volume: { pv: string; pvUid: string }): Promise<Resource<'PersistentVolume'>> {
     const at = { name: volume.pv };
     const free = await poll(
       async () => {
@@ -164,6 +166,8 @@ export function createVolumeActivities(kube: Kube): Pick<
       await checkCluster(kube, world);
       const found = await kube.find('PersistentVolume', { name: volume.pv });
       if (found === undefined) return;
+      // The database is on the clone: what is left of the original is for a person to look at.
+      if ((await kube.find('PersistentVolume', { name: names.clone(world) })) !== undefined) return;
       const { spec, status } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
       if (spec?.persistentVolumeReclaimPolicy === volume.reclaimPolicy) return;
       if (volume.reclaimPolicy === 'Delete' && status?.phase !== 'Bound') {
@@ -252,27 +256,33 @@ export function createVolumeActivities(kube: Kube): Pick<
       return { claimUid: bound.metadata?.uid ?? '', pv, handle };
     },
 
-    async rebindOriginal({ world, database }) {
+    async rebindOriginal({ world, database, volume: block, cloneLabel }) {
       const { claim, volume, workload } = database;
       const at = { namespace: workload.namespace, name: claim.name };
       await checkCluster(kube, world);
-      await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
       const current = await kube.find('PersistentVolumeClaim', at);
       // A deleted claim still says Bound, and is gone as soon as the last pod lets go of it.
       const going = current?.metadata?.deletionTimestamp !== undefined;
-      if (current?.spec?.volumeName === volume.pv && !going) {
+      const bound = oldVolumeOf(world, database, current?.spec?.volumeName);
+      if (bound !== undefined && !going) {
         await awaitBound(at);
-        return;
+        return { volume: bound, kept: await keptVolume(kube, world) };
       }
       await requireStopped(world, database);
       await removeEraser(world);
-      if (current !== undefined && going) await deleteClaim(at, current);
-      await removeOwnClaim(world, at, volume);
-      const { metadata } = await awaitFree(volume);
+      const old = await findOldVolume(kube, provider, { world, database, block, cloneLabel });
+      // Whether services ever wrote to it is the journal's to say: a workflow that was reset may not know.
+      if ((await headOf(kube, world))?.committedAt) {
+        await keepOpenedVolume(kube, world, at, volume, deleteClaim);
+      } else {
+        if (current !== undefined && going) await deleteClaim(at, current);
+        await removeOwnClaim(world, at, old.volume);
+      }
+      const { metadata } = await awaitFree(old.volume);
       // Kept for the claim of this name, so that no other claim takes it meanwhile; the old claim's uid would block it.
       await kube.patch(
         'PersistentVolume',
-        { name: volume.pv },
+        { name: old.volume.pv },
         {
           metadata: { resourceVersion: metadata?.resourceVersion },
           spec: {
@@ -280,8 +290,9 @@ export function createVolumeActivities(kube: Kube): Pick<
           },
         },
       );
-      await createClaim(kube, at, claim, { labels: claim.labels, volumeName: volume.pv });
+      await createClaim(kube, at, claim, { labels: claim.labels, volumeName: old.volume.pv });
       await awaitBound(at);
+      return { volume: old.which, kept: await keptVolume(kube, world) };
     },
 
     async removeReleasedVolume({ world, database }) {

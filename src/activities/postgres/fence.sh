@@ -50,4 +50,4 @@ chmod "$(stat -c %a "$original")" "$hba.pgleap-new"
 sync "$hba.pgleap-new" 2>/dev/null || sync
 mv -f "$hba.pgleap-new" "$hba"
 sync "$(dirname "$hba")" 2>/dev/null || sync
-echo raised
+echo "raised $(digest "$original")"

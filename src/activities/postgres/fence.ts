@@ -46,10 +46,11 @@ const sessionName = `concat_ws(' ', coalesce(usename, backend_type) || coalesce(
 export async function fenceSource(
   kc: KubeConfig,
   arg: Parameters<PostgresActivities['fenceSource']>[0],
-): Promise<{ ended: string[]; at: string }> {
+): Promise<{ ended: string[]; at: string; hba: string }> {
   const { source, hbaFile, candidateIp, readOnlyLogins, world } = arg;
   const lines = fenceLines(source.superuser, candidateIp, readOnlyLogins);
-  await changeHba(kc, source, 'raise', hbaFile, world.upgradeId, lines);
+  const raised = await changeHba(kc, source, 'raise', hbaFile, world.upgradeId, lines);
+  const hba = raised.replace('raised ', '');
   const wrong = await sqlJson<string[]>(
     kc,
     source,
@@ -88,7 +89,7 @@ export async function fenceSource(
       `sessions come back behind the fence: ${left.join(', ')}; they use the superuser or the server’s own workers: stop them`,
     );
   }
-  return { ended: [...ended].sort(), at };
+  return { ended: [...ended].sort(), at, hba };
 }
 
 /**
@@ -113,19 +114,18 @@ async function changeHba(
   hbaFile: string,
   upgradeId: string,
   lines: string,
-): Promise<void> {
+): Promise<string> {
   const text = Buffer.from(lines);
-  const { code, stderr } = await execInPod(
+  const { code, stdout, stderr } = await execInPod(
     kc,
     source.pod,
     ['bash', '-c', script('fence.sh'), 'pgleap', ...serverArgs(source), what, hbaFile, upgradeId, String(text.length)],
     { stdin: text },
   );
-  if (code === 0) return;
+  if (code === 0) return stdout.toString('utf8').trim();
   const where = `${source.pod.namespace}/${source.pod.name}`;
   if (code === 75) throw fail('StreamBroken', `in ${where} ${stderr.trim()}`);
-  if (code === 73)
-    throw fail('Locked', `in ${where} ${stderr.trim()}; undo that upgrade first: docs/rollback.md says how`);
+  if (code === 73) throw fail('Locked', `in ${where} ${stderr.trim()}; undo that upgrade first: pgleap recover`);
   if (code === 74) throw fail('WrongWorld', `in ${where} ${stderr.trim()}; put pg_hba.conf right by hand`);
   throw fail('CommandFailed', `could not ${what} the fence in ${where}: ${stderr.trim().slice(-1000)}`);
 }

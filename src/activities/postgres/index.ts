@@ -1,11 +1,13 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { DatabaseFact, PodRef, ServerRef, World } from '../../domain/facts.ts';
+import type { SourceSeen } from '../../domain/old-world.ts';
 import { beating } from '../context.ts';
-import { fail } from '../errors.ts';
-import { createKube, type Kube } from '../kubernetes/client.ts';
+import { fail, isFailure } from '../errors.ts';
+import { createKube, type Kube, type Resource } from '../kubernetes/client.ts';
+import { execInPod } from '../kubernetes/exec.ts';
 import { checkCluster, getWorkload } from '../kubernetes/identity.ts';
 import { assertSamePod } from '../kubernetes/pod.ts';
-import { podsOf } from '../kubernetes/workloads.ts';
+import { annotations, marked, podRef, podsOf } from '../kubernetes/workloads.ts';
 import type { PostgresActivities, PreflightActivities, UndoActivities } from '../types.ts';
 import { checkCandidate } from './candidate.ts';
 import { dump, fingerprint } from './dump.ts';
@@ -13,7 +15,9 @@ import { fenceSource, liftFence } from './fence.ts';
 import { importDump } from './import.ts';
 import { inspectSource } from './inspect.ts';
 import { analyze, nextTransaction, observeDatabase, otherSessions, tryLogins } from './observe.ts';
+import { sqlJson, sqlText } from './psql.ts';
 import { carrySettings, saveSettings } from './settings.ts';
+import { countWrites, lostWrites, unknownWrites } from './writes.ts';
 
 /** All that talks to a PostgreSQL server. `kubeConfig` is that of the worker; nothing is sent before the first call. */
 export function createPostgresActivities({
@@ -69,40 +73,68 @@ export function createPostgresActivities({
       await recorded(arg.world, arg.target.pod);
       return await carrySettings(kc, arg);
     },
+    seeSource: async ({ world, database }) => {
+      const { pod, server } = await runningServer(kube, world, database, 'source');
+      const seen = await sqlJson<Omit<SourceSeen, 'pod' | 'podIp' | 'takesLogins'>>(kc, server, sourceSql);
+      const argv = ['pg_isready', '-q', '-h', '127.0.0.1', '-p', String(database.port)];
+      const { code } = await execInPod(kc, server.pod, argv);
+      return { ...seen, pod: server.pod, podIp: pod.status?.podIP ?? '', takesLogins: code === 0 };
+    },
+    countWrites: ({ server }) => countWrites(kc, server),
+    lostWrites: async ({ world, database, opened, namespaces }) => {
+      try {
+        const { server } = await runningServer(kube, world, database, 'target');
+        return await lostWrites(kube, server, opened, namespaces);
+      } catch (error) {
+        if (!isFailure(error, 'NotReady')) throw error;
+        return unknownWrites(error.message);
+      }
+    },
+    closeTarget: async ({ world, database }) => {
+      const { server } = await runningServer(kube, world, database, 'target');
+      const hbaFile = (await sqlText(kc, server, 'SHOW hba_file')).trim();
+      await fenceSource(kc, { world, source: server, hbaFile, candidateIp: '127.0.0.1', readOnlyLogins: [] });
+    },
     nextTransaction: ({ server }) => nextTransaction(kc, server),
     otherSessions: ({ server }) => otherSessions(kc, server),
     observeDatabase: (arg) => observeDatabase(kc, arg),
     liftSourceFence: async ({ world, database, hbaFile }) => {
-      const source = await runningSource(kube, world, database);
-      await liftFence(kc, source, hbaFile, world.upgradeId);
+      const { server } = await runningServer(kube, world, database, 'source');
+      await liftFence(kc, server, hbaFile, world.upgradeId);
     },
   });
 }
 
+const sourceSql = `
+SELECT json_build_object(
+  'versionNum', current_setting('server_version_num')::int,
+  'systemIdentifier', (SELECT system_identifier::text FROM pg_control_system()),
+  'nextTransaction', pg_snapshot_xmax(pg_current_snapshot())::text,
+  'hba', encode(sha256(pg_read_binary_file(current_setting('hba_file'))), 'hex'))`;
+
 /**
- * The workload's pod of now: a source that was stopped and started again has another than the plan's. It need not be ready:
- * a probe that logs in is refused by the very fence that is to be lifted.
+ * The workload's pod of now: a server that was stopped and started again has another than the plan's. It need not be ready:
+ * a probe that logs in is refused by the very fence that is to be lifted. Throws NotReady when there is none.
  */
-async function runningSource(kube: Kube, world: World, database: DatabaseFact): Promise<ServerRef> {
+async function runningServer(
+  kube: Kube,
+  world: World,
+  database: DatabaseFact,
+  role: 'source' | 'target',
+): Promise<{ pod: Resource<'Pod'>; server: ServerRef }> {
   const workload = await getWorkload(kube, world, database.workload);
+  const { container } = database.pod;
+  const { namespace, name } = database.workload;
+  // On the way back the same workload is the source again, which must not be taken for the target.
+  if (role === 'target' && marked(workload, world, annotations.stage) === undefined) {
+    throw fail('NotReady', `${namespace}/${name} does not run the target any more`);
+  }
   const pod = (await podsOf(kube, workload)).find(
     ({ metadata, status }) =>
       metadata?.deletionTimestamp === undefined &&
-      status?.containerStatuses?.some((one) => one.name === database.pod.container && one.state?.running !== undefined),
+      status?.containerStatuses?.some((one) => one.name === container && one.state?.running !== undefined),
   );
-  const { namespace, name } = database.workload;
-  if (pod === undefined)
-    throw fail('NotReady', `the source ${namespace}/${name} has no running pod whose fence could be lifted`);
-  return {
-    role: 'source',
-    pod: {
-      namespace,
-      name: pod.metadata?.name ?? '',
-      uid: pod.metadata?.uid ?? '',
-      container: database.pod.container,
-    },
-    superuser: database.superuser,
-    host: null,
-    port: database.port,
-  };
+  if (pod === undefined) throw fail('NotReady', `the ${role} ${namespace}/${name} has no running pod`);
+  const { superuser, port } = database;
+  return { pod, server: { role, pod: podRef(pod, container), superuser, host: null, port } };
 }

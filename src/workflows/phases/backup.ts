@@ -15,6 +15,7 @@ import type { Artifact, FingerprintFact, PodRef } from '../../domain/facts.ts';
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
+import { journalOld } from '../old-world.ts';
 import { candidateUp } from './prepare.ts';
 import { refreshSource } from '../recheck.ts';
 import { fence } from './quiesce.ts';
@@ -72,6 +73,7 @@ async function backupOnce(run: Run): Promise<void> {
   gathered.sourceFingerprint = fingerprintBefore;
   gathered.sourceFingerprintArtifact = fingerprintArtifact;
   gathered.sourceUnchanged = true;
+  await journalOld(run);
   note(
     run,
     'backup',

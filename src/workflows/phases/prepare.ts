@@ -14,6 +14,7 @@ import type { CandidateFact } from '../../domain/facts.ts';
 import { scratchBytes, versionCheck } from '../../domain/plan.ts';
 import { majorOf, versionText } from '../../domain/versions.ts';
 import { act } from '../activities.ts';
+import { journalOld } from '../old-world.ts';
 import { refusal } from '../plan.ts';
 import {
   candidate,
@@ -42,6 +43,7 @@ export async function prepare(run: Run): Promise<void> {
   await act('takeLease', `take the Lease of ${workload.name}`, { world, workload, workflowId: run.status.workflowId });
 
   const summary = `${run.status.workflowId}: ${versionText(plan.facts.source.versionNum)} to ${plan.facts.targetMajor ?? 'a newer version'}`;
+  run.journalTried = true;
   await act('beginJournal', 'begin the journal', {
     world,
     workflowId: run.status.workflowId,
@@ -53,6 +55,7 @@ export async function prepare(run: Run): Promise<void> {
     run,
     run.status.undo.map(({ done: _done, ...undo }) => undo),
   );
+  await journalOld(run);
 
   await willUndo(run, {
     id: 'prepare/retain',

@@ -12,6 +12,7 @@ import { condition } from '@temporalio/workflow';
 import type { ServiceFact } from '../../domain/facts.ts';
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { journalOld } from '../old-world.ts';
 import { refreshSource } from '../recheck.ts';
 import { candidateUp } from './prepare.ts';
 import { all, database, isDone, needed, note, now, resolved, show, source, willUndo, type Run } from '../run.ts';
@@ -22,6 +23,8 @@ export async function quiesce(run: Run): Promise<void> {
   const cronJobs = suspendable(plan.facts.cluster.services);
   const services = stoppable(plan.facts.cluster.services);
 
+  // As gate begin left it: services may have changed since preflight.
+  await journalOld(run);
   await willUndo(
     run,
     ...cronJobs.map((service) => ({
@@ -67,6 +70,7 @@ export async function quiesce(run: Run): Promise<void> {
   await fence(run);
   const { at, ended } = needed(run.gathered.fence, 'the fence');
   run.status.downtime.from ??= at;
+  await journalOld(run);
   const awaited = suspended.reduce((sum, { runningJobs }) => sum + runningJobs, 0);
   if (ended.length > 0) run.status.notes.push(`Sessions ended when the source was fenced: ${ended.join(', ')}`);
   note(

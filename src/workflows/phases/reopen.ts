@@ -3,16 +3,18 @@
  *
  * 1. Look once more whether the target may be opened. A pod that is not the one that was verified is verified again: until
  *    now the target runs without fsync, and a node that crashed may have lost what it held.
- * 2. Remove what the import left beside PGDATA.
+ * 2. Remove what the import left beside PGDATA; note the target's counters, to say later what a way back would lose.
  * 3. From here on rollback would lose writes: noted in state and journal before it is true.
  * 4. The target restarts with its lasting settings, its fence lifted, everything synced to disk.
  *
- * Undone by: nothing any more. Until step 3, everything; after it the original volume and the clone are still kept.
+ * Undone by: until step 3, everything; after it the same, but what was written since is lost to the services, so that it takes
+ * `acceptLostWrites`; the volume that has it is kept.
  * Killed here: a template in its lasting form is found as such.
  */
 import { ApplicationFailure, CancellationScope, CancelledFailure } from '@temporalio/workflow';
 import { missingForReopen } from '../../domain/laws.ts';
 import { act } from '../activities.ts';
+import { journalOld } from '../old-world.ts';
 import { fencedTarget } from './deploy.ts';
 import { verify } from './verify.ts';
 import { database, note, now, resolved, show, type Run } from '../run.ts';
@@ -27,6 +29,8 @@ export async function reopen(run: Run): Promise<void> {
     const target = await fencedTarget(run);
     if (target.pod.uid !== run.verifiedPod) await verify(run);
     await act('sweepTarget', 'clear the target of scratch files', { world, target });
+    run.gathered.opened = await act('countWrites', 'note what the target has counted', { server: target });
+    await journalOld(run);
     commit(run);
   }
   await act('journalCommit', 'journal: the commit point', { world });
@@ -43,11 +47,6 @@ function commit(run: Run): void {
 
 /** The open target, in its pod of now: opened if need be, and found again when its pod was replaced. */
 export async function openTarget(run: Run): Promise<void> {
-  const { world, spec, plan } = resolved(run);
-  run.gathered.target = await act('openTarget', 'the target, open', {
-    world,
-    spec,
-    database: database(run),
-    source: plan.facts.source,
-  });
+  const { world } = resolved(run);
+  run.gathered.target = await act('openTarget', 'the target, open', { world, database: database(run) });
 }

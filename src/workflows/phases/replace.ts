@@ -4,16 +4,17 @@
  * 1. Look once more whether everything is there that must be: dump, trial, clone, Retain, approval.
  * 2. Delete the claim, with its uid as precondition; its PV stays, Released. A new claim of the same name, never smaller.
  *
- * Undone by: the claim bound to the original PV again; the new volume goes.
+ * Undone by: the claim bound to the original PV again (to a new PV, or to the clone, where that is gone); the new volume goes.
  * Killed here: a claim of the old uid is deleted once, a claim of this upgrade is found.
  */
 import { ApplicationFailure } from '@temporalio/workflow';
 import { missingForReplace } from '../../domain/laws.ts';
+import { plannedCloneLabel } from '../../domain/plan.ts';
 import { act } from '../activities.ts';
 import { database, needed, note, resolved, willUndo, type Run } from '../run.ts';
 
 export async function replace(run: Run): Promise<void> {
-  const { world } = resolved(run);
+  const { world, spec, plan } = resolved(run);
   const { claim, volume } = database(run);
   const missing = missingForReplace(run.status);
   if (missing.length > 0) {
@@ -30,7 +31,12 @@ export async function replace(run: Run): Promise<void> {
     phase: 'replace',
     says: `bind ${claim.name} to the original volume ${volume.pv} again`,
     activity: 'rebindOriginal',
-    args: { world, database: database(run) },
+    args: {
+      world,
+      database: database(run),
+      volume: plan.facts.volume,
+      cloneLabel: plannedCloneLabel(spec, plan.facts, world.upgradeId),
+    },
     last: false,
   });
   const made = await act('replaceClaim', `a new volume under ${claim.name}`, {

@@ -1,0 +1,158 @@
+import type { BlockVolumeFact, CloneFact, DatabaseFact, VolumeFact, World } from '../../domain/facts.ts';
+import type { Rebound, VolumeUsed } from '../../domain/old-world.ts';
+import { poll } from '../context.ts';
+import { fail, isFailure } from '../errors.ts';
+import type { Kube, ObjectName, Resource } from './client.ts';
+import { getRecorded, isOurs, names, strange, upgradeLabel } from './identity.ts';
+
+/*
+ * What the database goes back to: the original volume by its PV, by a new PV when that is gone, or its clone.
+ */
+
+/** What is asked of the provider; both throw when it does not answer. */
+export interface VolumeProvider {
+  hasVolume(volume: BlockVolumeFact): Promise<boolean>;
+  findClone(arg: { world: World; source: BlockVolumeFact; label: string }): Promise<CloneFact | null>;
+}
+
+/** On the volume that services wrote to: nobody but a person removes it. */
+const keptLabel = 'pgleap.dev/kept';
+
+/** Which of the old volumes a PV name stands for; undefined for any other. */
+export function oldVolumeOf(world: World, database: DatabaseFact, pv: string | undefined): VolumeUsed | undefined {
+  if (pv === database.volume.pv) return 'original';
+  if (pv === names.original(world)) return 'original-static';
+  return pv === names.clone(world) ? 'clone' : undefined;
+}
+
+/** The volume to bind, as a PV that exists when this resolves. Throws Refused when neither original nor clone are left. */
+export async function findOldVolume(
+  kube: Kube,
+  provider: VolumeProvider,
+  arg: { world: World; database: DatabaseFact; block: BlockVolumeFact; cloneLabel: string },
+): Promise<{ which: VolumeUsed; volume: { pv: string; pvUid: string } }> {
+  const { world, database, block, cloneLabel } = arg;
+  const { volume } = database;
+  const at = { name: volume.pv };
+  const settled = await poll(
+    async () => {
+      const found = await kube.find('PersistentVolume', at);
+      return found?.metadata?.deletionTimestamp === undefined ? { found } : undefined;
+    },
+    { timeoutMs: 60_000 },
+  );
+  if (settled === undefined)
+    throw fail('NotStopped', `PersistentVolume ${volume.pv} is being deleted, but not gone yet`);
+  const there = settled.found !== undefined;
+  if (there) await getRecorded(kube, 'PersistentVolume', at, volume.pvUid);
+  let exists: boolean;
+  try {
+    exists = await provider.hasVolume(block);
+  } catch (error) {
+    // A provider that does not answer says nothing about a volume that the cluster still has.
+    if (!there || !isFailure(error, 'Unreachable', 'AccessDenied', 'RateLimited')) throw error;
+    exists = true;
+  }
+  if (exists && there) return { which: 'original', volume };
+  if (exists)
+    return {
+      which: 'original-static',
+      volume: await makePv(kube, world, database, names.original(world), volume.handle),
+    };
+  const clone = await provider.findClone({ world, source: block, label: cloneLabel });
+  if (clone === null) {
+    throw fail(
+      'Refused',
+      `neither the original volume ${block.id} (${block.label}) nor its clone ${cloneLabel} exist any more: what is left is the dump in the artifact folder`,
+    );
+  }
+  const handle = `${clone.id}-${clone.label}`;
+  return { which: 'clone', volume: await makePv(kube, world, database, names.clone(world), handle) };
+}
+
+/** A PV as the driver made the original's, on a volume that exists. Retain: nothing that goes wrong later may destroy it. */
+async function makePv(
+  kube: Kube,
+  world: World,
+  { volume, claim, workload }: DatabaseFact,
+  name: string,
+  handle: string,
+): Promise<{ pv: string; pvUid: string }> {
+  const { csi, ...spec } = volume.spec as NonNullable<Resource<'PersistentVolume'>['spec']>;
+  try {
+    await kube.create('PersistentVolume', {
+      metadata: { name, labels: { [upgradeLabel]: world.upgradeId, 'app.kubernetes.io/managed-by': 'pgleap' } },
+      spec: {
+        ...spec,
+        csi: { ...csi, driver: volume.driver, volumeHandle: handle },
+        persistentVolumeReclaimPolicy: 'Retain',
+        claimRef: {
+          apiVersion: 'v1',
+          kind: 'PersistentVolumeClaim',
+          namespace: workload.namespace,
+          name: claim.name,
+        },
+      },
+    });
+  } catch (error) {
+    if (!isFailure(error, 'Conflict')) throw error;
+  }
+  const made = await kube.get('PersistentVolume', { name });
+  if (!isOurs(made, world) || made.spec?.csi?.volumeHandle !== handle) {
+    throw strange('PersistentVolume', { name }, `is not the one that this upgrade makes on ${handle}`);
+  }
+  return { pv: name, pvUid: made.metadata?.uid ?? '' };
+}
+
+/**
+ * Takes the claim from the volume that services wrote to, and keeps that volume: Retain and a label that names it, read back
+ * before the claim goes.
+ */
+export async function keepOpenedVolume(
+  kube: Kube,
+  world: World,
+  at: ObjectName,
+  original: VolumeFact,
+  deleteClaim: (at: ObjectName, claim: Resource<'PersistentVolumeClaim'>) => Promise<void>,
+): Promise<void> {
+  const claim = await kube.find('PersistentVolumeClaim', at);
+  if (claim === undefined) return;
+  if (!isOurs(claim, world)) throw strange('PersistentVolumeClaim', at, 'is not one that this upgrade made');
+  const name = claim.spec?.volumeName ?? '';
+  const found = await kube.get('PersistentVolume', { name });
+  if (name === original.pv || found.spec?.claimRef?.uid !== claim.metadata?.uid) {
+    throw strange('PersistentVolume', { name }, 'is not the new volume of this upgrade');
+  }
+  await kube.patch(
+    'PersistentVolume',
+    { name },
+    {
+      metadata: {
+        resourceVersion: found.metadata?.resourceVersion,
+        labels: { [upgradeLabel]: world.upgradeId, [keptLabel]: 'opened' },
+      },
+      spec: { persistentVolumeReclaimPolicy: 'Retain' },
+    },
+  );
+  const kept = await kube.get('PersistentVolume', { name });
+  if (kept.spec?.persistentVolumeReclaimPolicy !== 'Retain') {
+    throw fail('Conflict', `PersistentVolume ${name} did not keep the reclaim policy Retain`);
+  }
+  await deleteClaim(at, claim);
+}
+
+/** The volume that was kept so; null when there is none. */
+export async function keptVolume(kube: Kube, world: World): Promise<Rebound['kept']> {
+  const labels = `${upgradeLabel}=${world.upgradeId},${keptLabel}=opened`;
+  const [found] = await kube.list('PersistentVolume', { labels });
+  return found === undefined ? null : { pv: found.metadata?.name ?? '', handle: found.spec?.csi?.volumeHandle ?? '' };
+}
+
+/** Throws Refused while a PV is on the volume of that label: then it is no mere copy any more. */
+export async function requireUnused(kube: Kube, label: string): Promise<void> {
+  const holder = (await kube.list('PersistentVolume')).find(
+    ({ spec }) => spec?.csi?.volumeHandle?.replace(/^\d+-/, '') === label,
+  );
+  if (holder === undefined) return;
+  throw fail('Refused', `PersistentVolume ${holder.metadata?.name} is on the clone ${label}: it is kept`);
+}

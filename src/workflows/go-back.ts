@@ -1,0 +1,254 @@
+/**
+ * Puts the old world back from the list of undos, last change first, and compares it with what was. The workflow and
+ * `pgleap recover` do this alike: nothing here knows who calls the activities.
+ */
+import type { SharedActivities } from '../activities/types.ts';
+import type { ServerRef, World } from '../domain/facts.ts';
+import {
+  compared,
+  comparedHash,
+  compareRoutes,
+  unseen,
+  type Back,
+  type Compared,
+  type OldWorld,
+  type SourceSeen,
+  type Writes,
+} from '../domain/old-world.ts';
+import { undoOrder, type RegisteredUndo } from '../domain/undo.ts';
+
+type Answer<Name extends keyof SharedActivities> = Awaited<ReturnType<SharedActivities[Name]>>;
+
+/** How activities are called on the way back. */
+export interface Way {
+  /** Calls until it works; throws when it is given up. */
+  call: <Name extends keyof SharedActivities>(
+    name: Name,
+    says: string,
+    arg: Parameters<SharedActivities[Name]>[0],
+  ) => Promise<Answer<Name>>;
+  /** Calls what may fail without harm: the failure is its answer. */
+  look: <Name extends keyof SharedActivities>(
+    name: Name,
+    says: string,
+    arg: Parameters<SharedActivities[Name]>[0],
+  ) => Promise<{ answer: Answer<Name> } | { failed: string }>;
+  /** Told of each undo when it is done and ticked off. */
+  undone: (undo: RegisteredUndo) => void;
+  /** Waits for all, also when one fails, and then throws the first failure. */
+  all: <T>(promises: Promise<T>[]) => Promise<T[]>;
+}
+
+/**
+ * Undoes all that is not undone. `opened`: the commit point was passed and somebody accepted what is lost: services are taken
+ * off the target first, and what they wrote is counted.
+ */
+export async function goBack(
+  way: Way,
+  arg: { world: World; undos: RegisteredUndo[]; old: OldWorld | null; opened: boolean },
+): Promise<Back> {
+  const { world, undos, old, opened } = arg;
+  const back: Back = { compared: [], volume: null, kept: null, lostWrites: null };
+  // Later the pod under the claim is the source again, and nothing of the target is left to be counted.
+  if (opened && old && undos.every(({ done }) => !done)) back.lostWrites = await takeDown(way, world, undos, old);
+
+  const order = undoOrder(undos);
+  const proof: Compared[] = [];
+  for (const group of order.filter(([first]) => first?.last === false)) {
+    // From here on services write.
+    if (old && group[0]?.activity === 'liftSourceFence') proof.push(...(await proveData(way, world, old)));
+    await way.all(group.map((undo) => putBack(way, world, undo, undos, back)));
+  }
+  // The old world stands: comparing it need not wait for what only costs money.
+  const [seen] = await way.all([
+    old ? compare(way, world, old, undos) : Promise.resolve([]),
+    removeRest(way, world, order, undos, back),
+  ]);
+  back.compared = [...(seen ?? []), ...proof];
+  return back;
+}
+
+async function removeRest(
+  way: Way,
+  world: World,
+  order: RegisteredUndo[][],
+  undos: RegisteredUndo[],
+  back: Back,
+): Promise<Compared[]> {
+  for (const group of order.filter(([first]) => first?.last === true)) {
+    await way.all(group.map((undo) => putBack(way, world, undo, undos, back)));
+  }
+  return [];
+}
+
+async function putBack(
+  way: Way,
+  world: World,
+  undo: RegisteredUndo,
+  undos: RegisteredUndo[],
+  back: Back,
+): Promise<void> {
+  if (undo.done) return;
+  const { activity, says } = undo;
+  // The pair of name and argument was checked where the undo was made.
+  const call = way.call as (name: string, text: string, arg: unknown) => Promise<unknown>;
+  const answer = await call(activity, `undo: ${says}`, undo.args);
+  if (activity === 'rebindOriginal') {
+    const rebound = answer as Answer<'rebindOriginal'>;
+    back.volume = rebound.volume;
+    back.kept = rebound.kept;
+    // Before this undo is ticked off: whoever goes on from here must not take the database's own volume for a spare copy.
+    if (rebound.volume === 'clone') {
+      for (const spare of undos.filter((one) => one.activity === 'removeClone')) await tickOff(way, world, spare);
+    }
+  }
+  await tickOff(way, world, undo);
+}
+
+async function tickOff(way: Way, world: World, undo: RegisteredUndo): Promise<void> {
+  await way.call('journalUndone', `journal: undone: ${undo.says}`, { world, undoId: undo.id });
+  undo.done = true;
+  way.undone(undo);
+}
+
+/** Nobody uses the target any more, and what was written to it is counted; it is kept, with its fence. */
+async function takeDown(way: Way, world: World, undos: RegisteredUndo[], old: OldWorld): Promise<Writes> {
+  const { database, opened } = old;
+  const namespaces = old.services.map(({ namespace }) => namespace);
+  const count = async (): Promise<Writes> => {
+    const seen = await way.look('lostWrites', 'count what was written since', { world, database, opened, namespaces });
+    return 'answer' in seen
+      ? seen.answer
+      : {
+          at: new Date().toISOString(),
+          transactions: null,
+          rows: null,
+          databases: [],
+          clients: [],
+          why: seen.failed,
+        };
+  };
+  await way.call('journalCommit', 'journal: the commit point', { world });
+  await way.call('journalBack', 'journal: back, and what was written since is lost', { world });
+  const before = await count();
+  const routes = undos.flatMap((undo) => (undo.activity === 'restoreRoute' ? [undo.args] : []));
+  await way.all(routes.map((arg) => way.look('setRoute', `maintenance for ${arg.route.pattern}`, arg)));
+  await way.all([
+    ...undos.flatMap((undo) =>
+      undo.activity === 'restoreCronJob'
+        ? [way.call('suspendCronJob', `suspend ${undo.args.service.namespace}/${undo.args.service.name}`, undo.args)]
+        : [],
+    ),
+    ...undos.flatMap((undo) =>
+      undo.activity === 'restoreService'
+        ? [way.call('stopService', `stop ${undo.args.service.namespace}/${undo.args.service.name}`, undo.args)]
+        : [],
+    ),
+  ] as Promise<unknown>[]);
+  await way.look('closeTarget', 'fence the target', { world, database });
+  const after = await count();
+  // Who was connected is seen only while they are.
+  const known = after.transactions === null ? before : after;
+  return { ...known, clients: [...new Set([...before.clients, ...after.clients])] };
+}
+
+/**
+ * The data is what was fingerprinted, as far as it can be shown while the fence still stands: by another fingerprint, unless the
+ * spec's longest downtime has no room for it, or by a transaction id that nobody has taken since.
+ */
+async function proveData(way: Way, world: World, old: OldWorld): Promise<Compared[]> {
+  const { fingerprint, quietAt, database } = old;
+  if (fingerprint === null) return [unseen('data', 'fingerprint', 'none', 'none was taken before')];
+  const expected = fingerprint.sha512.slice(0, 16);
+  const seen = await way.look('seeSource', 'look at the source', { world, database });
+  if ('failed' in seen) return [unseen('data', 'fingerprint', expected, seen.failed)];
+  const taken = await takeAgain(way, world, old, seen.answer);
+  if ('answer' in taken) return [comparedHash('data', 'fingerprint', fingerprint.sha512, taken.answer.sha512)];
+  const rows = [unseen('data', 'fingerprint', expected, taken.failed)];
+  if (quietAt !== null) {
+    const next = seen.answer.nextTransaction;
+    rows.push(
+      next === quietAt
+        ? compared('data', 'next transaction id since the fingerprint', quietAt, next)
+        : unseen('data', 'next transaction id since the fingerprint', quietAt, `${next}: housekeeping takes ids, too`),
+    );
+  }
+  return rows;
+}
+
+async function takeAgain(
+  way: Way,
+  world: World,
+  old: OldWorld,
+  source: SourceSeen,
+): Promise<{ answer: Answer<'fingerprint'> } | { failed: string }> {
+  const { candidate, fingerprint, database } = old;
+  const left = timeLeft(old);
+  const seconds = Math.ceil(fingerprint?.seconds ?? 0);
+  if (left !== null && seconds > left) {
+    return { failed: `it took ${seconds} s, and of maxDowntime ${Math.max(0, Math.round(left))} s are left` };
+  }
+  if (candidate === null) return { failed: 'there is no candidate to take it' };
+  const { superuser, port } = database;
+  const server: ServerRef = { role: 'source', pod: candidate, superuser, host: source.podIp, port };
+  const name = `source-back-${source.pod.uid.slice(0, 8)}`;
+  return await way.look('fingerprint', 'fingerprint of the source, before services come back', { world, server, name });
+}
+
+/** Seconds until the spec's longest downtime is over; null when there is no such limit. */
+function timeLeft({ maxDowntimeMs, downSince }: OldWorld): number | null {
+  if (maxDowntimeMs === null || downSince === null) return null;
+  return (Date.parse(downSince) + maxDowntimeMs - Date.now()) / 1000;
+}
+
+/** Everything that can be seen of the old world, beside what it was. Nothing is changed to make it so. */
+export async function compare(way: Way, world: World, old: OldWorld, undos: RegisteredUndo[]): Promise<Compared[]> {
+  const touched = undos.some(({ activity }) => activity === 'restoreRoute');
+  const maintenance = touched ? old.maintenance : null;
+  const parts = await way.all([
+    compareCluster(way, world, old),
+    compareServer(way, world, old),
+    ...(maintenance ? [compareSite(way, old, maintenance)] : []),
+  ]);
+  return parts.flat();
+}
+
+async function compareCluster(way: Way, world: World, old: OldWorld): Promise<Compared[]> {
+  const seen = await way.look('compareOldWorld', 'compare the cluster with what it was', { world, old });
+  if ('answer' in seen) return seen.answer;
+  return (['volume', 'database', 'service'] as const).map((area) => unseen(area, area, 'as it was', seen.failed));
+}
+
+async function compareServer(
+  way: Way,
+  world: World,
+  { database, hba, systemIdentifier }: OldWorld,
+): Promise<Compared[]> {
+  const seen = await way.look('seeSource', 'look at the old server', { world, database });
+  if ('failed' in seen) return [unseen('database', 'server', 'as it was', seen.failed)];
+  const { answer } = seen;
+  return [
+    compared('database', 'system identifier', systemIdentifier, answer.systemIdentifier),
+    compared('database', 'takes logins over TCP', 'yes', answer.takesLogins ? 'yes' : 'no'),
+    ...(hba === null ? [] : [comparedHash('database', 'pg_hba.conf', hba, answer.hba)]),
+  ];
+}
+
+async function compareSite(
+  way: Way,
+  old: OldWorld,
+  maintenance: NonNullable<OldWorld['maintenance']>,
+): Promise<Compared[]> {
+  const [routes, site] = await Promise.all([
+    way.look('inspectRoutes', 'compare the routes with what they were', { maintenance }),
+    way.look('verifyRoutes', 'see the site itself', { maintenance, expect: 'normal' }),
+  ]);
+  return [
+    ...('answer' in routes
+      ? compareRoutes(old.routes, routes.answer.routes)
+      : [unseen('route', 'routes', 'as they were', routes.failed)]),
+    'answer' in site
+      ? compared('route', 'the site over HTTP', 'itself', 'itself')
+      : unseen('route', 'the site over HTTP', 'itself', site.failed),
+  ];
+}

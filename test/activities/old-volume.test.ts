@@ -1,0 +1,199 @@
+/** What the database goes back to when something of its old volume is gone, and what is kept of a volume that was opened. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { KubeConfig } from '@kubernetes/client-node';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { createActivities } from '../../src/activities/index.ts';
+import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
+import type { SharedActivities } from '../../src/activities/types.ts';
+import type { BlockVolumeFact, ClusterFacts, NewClaimFact, SourceFacts, World } from '../../src/domain/facts.ts';
+import { differencesText, type OldWorld } from '../../src/domain/old-world.ts';
+import { specSchema } from '../../src/domain/spec.ts';
+import { startSandbox } from '../../src/sandbox/sandbox.ts';
+import { run } from './environment.ts';
+
+const namespace = 'databases';
+const spec = specSchema.parse({
+  database: { namespace },
+  target: { image: 'postgres:18' },
+  services: [
+    { namespace: 'web', name: 'site' },
+    { kind: 'CronJob', namespace, name: 'blackbox' },
+  ],
+});
+
+let folder: string;
+let sandbox: Awaited<ReturnType<typeof startSandbox>>;
+let kube: Kube;
+let activities: SharedActivities;
+let count = 0;
+let world: World;
+let facts: ClusterFacts;
+let source: SourceFacts;
+let volume: BlockVolumeFact;
+let cloneLabel: string;
+let made: NewClaimFact;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'pgleap-old-volume-'));
+  sandbox = await startSandbox({ stateDir: folder, from: 16, sizeMb: 1 });
+  const { kubeconfig, linode, cloudflare } = sandbox.address;
+  const kubeConfig = new KubeConfig();
+  kubeConfig.loadFromFile(kubeconfig);
+  kube = createKube(kubeConfig);
+  activities = createActivities(
+    {
+      kubeConfig,
+      linodeToken: linode.token,
+      linodeUrl: linode.url,
+      cloudflareToken: cloudflare.token,
+      cloudflareUrl: cloudflare.url,
+      notifyUrl: undefined,
+    },
+    { folder, queue: 'none' },
+  ).shared;
+}, 180_000);
+
+afterAll(async () => {
+  await sandbox?.close();
+  await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+}, 60_000);
+
+/** Up to a replaced volume, with a clone of the old one. */
+beforeEach(async () => {
+  count += 1;
+  const startedAt = new Date().toISOString();
+  const found = await run(() => activities.inspectCluster({ spec }));
+  if (found.facts === null) throw new Error(JSON.stringify(found.checks.filter(({ status }) => status === 'FAILED')));
+  facts = found.facts;
+  const { database } = facts;
+  const asked = await run(() => activities.inspectSource({ spec, database }));
+  if (asked.facts === null) throw new Error('no source');
+  source = asked.facts;
+  world = { clusterUid: facts.clusterUid, upgradeId: `u0badca0${count}`, startedAt, namespace };
+  const block = await run(() => activities.inspectVolume({ volume: database.volume }));
+  if (block.facts === null) throw new Error('no volume');
+  volume = block.facts;
+  cloneLabel = `pgleap-${world.upgradeId}-data`;
+  await run(() =>
+    activities.beginJournal({ world, workflowId: 'pgleap/databases/postgres', planHash: '', summary: '' }),
+  );
+  await run(() => activities.setReclaimPolicy({ world, volume: database.volume, policy: 'Retain' }));
+  await run(() => activities.haltDatabase({ world, database }));
+  await run(() => activities.awaitDetached({ world, volume }));
+  const clone = await run(() => activities.startClone({ world, volume, label: cloneLabel }));
+  await run(() => activities.awaitClone({ world, clone }));
+  made = await run(() => activities.replaceClaim({ world, database, minBytes: 1 }));
+}, 180_000);
+
+const rebind = () => run(() => activities.rebindOriginal({ world, database: facts.database, volume, cloneLabel }));
+
+async function boundVolume() {
+  const claim = await kube.get('PersistentVolumeClaim', { namespace, name: facts.database.claim.name });
+  return await kube.get('PersistentVolume', { name: claim.spec?.volumeName ?? '' });
+}
+
+function oldWorld(): OldWorld {
+  return {
+    database: facts.database,
+    volume,
+    cloneLabel,
+    systemIdentifier: source.systemIdentifier,
+    services: facts.services,
+    routes: [],
+    maintenance: null,
+    artifacts: folder,
+    maxDowntimeMs: null,
+    downSince: null,
+    hba: null,
+    candidate: null,
+    fingerprint: null,
+    quietAt: null,
+    opened: null,
+  };
+}
+
+async function startAndCompare(): Promise<string[]> {
+  const { database } = facts;
+  await run(() => activities.restartSource({ world, database }));
+  const seen = await run(() => activities.seeSource({ world, database }));
+  expect(seen.systemIdentifier).toBe(source.systemIdentifier);
+  await run(() => activities.restoreReclaimPolicy({ world, volume: database.volume }));
+  await expect
+    .poll(async () => (await kube.get('Deployment', database.workload)).status?.readyReplicas, { timeout: 30_000 })
+    .toBe(1);
+  return differencesText(await run(() => activities.compareOldWorld({ world, old: oldWorld() })));
+}
+
+test('the original volume by its own PV; what somebody else changed meanwhile is named', async () => {
+  expect(await rebind()).toEqual({ volume: 'original', kept: null });
+  expect(await rebind()).toEqual({ volume: 'original', kept: null });
+  expect(await startAndCompare()).toEqual([]);
+  const site = { namespace: 'web', name: 'site' };
+  await kube.patch('Deployment', site, { spec: { replicas: 1 } });
+  await kube.patch('CronJob', { namespace, name: 'blackbox' }, { spec: { suspend: true } });
+  const differences = differencesText(await run(() => activities.compareOldWorld({ world, old: oldWorld() })));
+  expect(differences).toEqual([
+    expect.stringMatching(/^Deployment web\/site: was 2 replicas, is 1 replicas/),
+    'CronJob databases/blackbox: was on, is suspended',
+  ]);
+  await kube.patch('Deployment', site, { spec: { replicas: 2 } });
+  await kube.patch('CronJob', { namespace, name: 'blackbox' }, { spec: { suspend: false } });
+  await run(() => activities.removeClone({ world, source: volume, label: cloneLabel }));
+}, 120_000);
+
+test('a PV that is gone is made anew on the original volume', async () => {
+  const { pv, pvUid, handle } = facts.database.volume;
+  await kube.remove('PersistentVolume', { name: pv }, pvUid);
+  await expect.poll(() => kube.find('PersistentVolume', { name: pv }), { timeout: 20_000 }).toBeUndefined();
+  expect(await rebind()).toEqual({ volume: 'original-static', kept: null });
+  expect(await rebind()).toEqual({ volume: 'original-static', kept: null });
+  const bound = await boundVolume();
+  expect(bound.metadata?.name).toBe(`pgleap-${world.upgradeId}-original`);
+  const { claimRef: _claimRef, persistentVolumeReclaimPolicy, ...lasting } = bound.spec ?? {};
+  expect(lasting).toEqual(facts.database.volume.spec);
+  expect([bound.spec?.csi?.volumeHandle, persistentVolumeReclaimPolicy]).toEqual([handle, 'Retain']);
+  expect(await startAndCompare()).toEqual([]);
+  await run(() => activities.removeClone({ world, source: volume, label: cloneLabel }));
+}, 120_000);
+
+test('a volume that is gone at the provider leaves its clone, which is not removed then', async () => {
+  await run(() =>
+    activities.rebindOriginal({ world, database: facts.database, volume: { ...volume, id: 1 }, cloneLabel: 'nothing' }),
+  ).then(
+    () => expect.unreachable(),
+    (error: unknown) => expect(error).toMatchObject({ type: 'Refused' }),
+  );
+  const { linode } = sandbox.address;
+  const gone = await fetch(`${linode.url}/v4/volumes/${volume.id}`, {
+    method: 'DELETE',
+    headers: { authorization: `Bearer ${linode.token}` },
+  });
+  expect(gone.status).toBe(200);
+  expect(await rebind()).toEqual({ volume: 'clone', kept: null });
+  expect((await boundVolume()).spec).toMatchObject({
+    persistentVolumeReclaimPolicy: 'Retain',
+    csi: { volumeHandle: expect.stringMatching(new RegExp(`^\\d+-${cloneLabel}$`)) },
+  });
+  // Also before its pod has it attached.
+  await expect(run(() => activities.removeClone({ world, source: volume, label: cloneLabel }))).rejects.toMatchObject({
+    type: 'Refused',
+  });
+  expect(await startAndCompare()).toEqual([expect.stringContaining('volume under claim databases/postgres-storage')]);
+}, 120_000);
+
+test('a volume that was opened is kept, whatever its policy said', async () => {
+  await run(() => activities.journalCommit({ world }));
+  await kube.patch('PersistentVolume', { name: made.pv }, { spec: { persistentVolumeReclaimPolicy: 'Delete' } });
+  const kept = { pv: made.pv, handle: made.handle };
+  expect(await rebind()).toEqual({ volume: 'original', kept });
+  expect(await rebind()).toEqual({ volume: 'original', kept });
+  const left = await kube.get('PersistentVolume', { name: made.pv });
+  expect(left.spec?.persistentVolumeReclaimPolicy).toBe('Retain');
+  expect(left.metadata?.labels).toMatchObject({ 'pgleap.dev/upgrade': world.upgradeId, 'pgleap.dev/kept': 'opened' });
+  await expect
+    .poll(async () => (await kube.get('PersistentVolume', { name: made.pv })).status?.phase, { timeout: 20_000 })
+    .toBe('Released');
+  await startAndCompare();
+}, 120_000);
