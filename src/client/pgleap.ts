@@ -115,13 +115,15 @@ for (const name of ['approve', 'reject'] as const) {
     );
 }
 
-command('rollback', 'Stop, and put everything back. After the commit point it is refused.', [
-  'pgleap rollback --note "too slow"',
-])
+command(
+  'rollback',
+  'Stop, and put everything back. After the commit point it says what that would lose, and needs --accept-lost-writes.',
+  ['pgleap rollback --note "too slow"', 'pgleap rollback --accept-lost-writes --note "the new server is unusable"'],
+)
   .argument(...upgradeArgument)
   .addOption(byOption())
   .addOption(noteOption())
-  .option('--accept-lost-writes', 'also after the commit point')
+  .option('--accept-lost-writes', 'also after the commit point, though what services wrote since is lost to them')
   .action((upgrade: string | undefined, { json, ...message }: Said) =>
     withUpgrade(upgrade, async (session, workflowId) => {
       answered(await sendMessage(session, workflowId, 'rollback', { ...message }), json);
@@ -161,6 +163,36 @@ command('report', 'The result, and the report with edited manifests as files.', 
     }),
   );
 
+command(
+  'recover',
+  'After an abort, a termination or the loss of Temporal: put the old world back, or finish reopening. Shows what it would do, and asks.',
+  ['pgleap recover databases/postgres', 'pgleap recover databases/postgres --yes --json'],
+)
+  .argument('<upgrade>', 'namespace/workload, or namespace/name of the journal')
+  .option('--yes', 'do it without asking')
+  .option(
+    '--force',
+    'where Temporal does not answer: you know that neither the workflow nor a worker of it runs any more',
+  )
+  .action(async (name: string, { json, yes, force }: Json & { yes?: boolean; force?: boolean }) => {
+    const { findRecovery, recoveredText, recoveryText } = await import('./recover.ts');
+    const { recovery, run } = await findRecovery(name, { force: force ?? false });
+    if (!json) print(recoveryText(recovery));
+    if (!yes && (json || !process.stdin.isTTY || !(await confirm('\nDo it?')))) {
+      if (json) print(JSON.stringify({ changed: false, recovery }));
+      else print('\nNothing was changed. To do it: the same with --yes.');
+      return;
+    }
+    process.off('SIGINT', interrupted);
+    process.once('SIGINT', () => {
+      writeSync(2, '\nInterrupted half-way. The same command goes on where it stopped.\n');
+      process.exit(exitCodes.interrupted.code);
+    });
+    const recovered = await run((text) => process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${text}\n`));
+    print(json ? JSON.stringify({ changed: true, recovery, ...recovered }) : `\n${recoveredText(recovered)}`);
+    if (!recovered.ok) finish('differs');
+  });
+
 command('spec', 'Check a spec and print the JSON that plain `temporal workflow start --input-file` takes.', [
   'pgleap spec upgrade.yaml > upgrade.json',
 ])
@@ -191,6 +223,16 @@ command('worker', 'Run a worker until Ctrl-C. Its configuration is the environme
     const { runWorker } = await import('../worker/worker.ts');
     await runWorker({ json: json ?? false, level: verbose ? 'DEBUG' : 'INFO' });
   });
+
+async function confirm(question: string): Promise<boolean> {
+  const { createInterface } = await import('node:readline/promises');
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await terminal.question(`${question} (yes/no) `)).trim());
+  } finally {
+    terminal.close();
+  }
+}
 
 /** Shows what is about to be approved, and returns its hash. */
 async function shownEvidence(

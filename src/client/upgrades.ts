@@ -238,7 +238,8 @@ function explainEnd(error: unknown): unknown {
   if (chain.some((one) => one instanceof TerminatedFailure)) {
     return new UserError(
       'upgradeFailed',
-      'The workflow was terminated: nothing was put back. The journal in the database’s namespace says what stands.',
+      'The workflow was terminated: nothing was put back. The journal in the database’s namespace says what stands; ' +
+        'put the old world back, or finish reopening: pgleap recover NAMESPACE/WORKLOAD',
     );
   }
   if (chain.some((one) => one instanceof CancelledFailure))

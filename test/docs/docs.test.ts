@@ -290,7 +290,7 @@ describe('links', () => {
 
   test('every pgleap command in the documents exists', async () => {
     const client = await read('src/client/pgleap.ts');
-    const commands = new Set([...client.matchAll(/\bcommand\('(\w+)'/g)].map(([, name]) => name ?? ''));
+    const commands = new Set([...client.matchAll(/\bcommand\(\s*'(\w+)'/g)].map(([, name]) => name ?? ''));
     for (const [, list = ''] of client.matchAll(/for \(const name of \[([^\]]+)\]/g)) {
       for (const [, name] of list.matchAll(/'(\w+)'/g)) commands.add(name ?? '');
     }

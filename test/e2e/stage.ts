@@ -29,6 +29,11 @@ export interface Stage {
   visitor: Visitor;
   /** A worker as the operator runs it, with `more` in its environment; resolves when it asks for work. */
   startWorker(more?: Record<string, string>): Promise<ChildProcess>;
+  /** A `pgleap` command as the operator runs it, in the worker's environment. */
+  pgleap(...args: string[]): {
+    child: ChildProcess;
+    done: Promise<{ code: number | null; stdout: string; stderr: string }>;
+  };
 }
 
 /** Ready to start an upgrade when it resolves; taken down when the running test has finished. */
@@ -74,6 +79,17 @@ export async function raiseStage(from: 15 | 16, sizeMb: number): Promise<Stage> 
     session: connected,
     artifacts,
     visitor,
+    pgleap(...args) {
+      const child = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), ...args], {
+        env,
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+      const output = { stdout: '', stderr: '' };
+      child.stdout.on('data', (chunk: Buffer) => (output.stdout += chunk.toString()));
+      child.stderr.on('data', (chunk: Buffer) => (output.stderr += chunk.toString()));
+      closers.push(() => end(child));
+      return { child, done: once(child, 'close').then(() => ({ code: child.exitCode, ...output })) };
+    },
     async startWorker(more = {}) {
       const worker = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), 'worker'], {
         env: { ...env, ...more },
@@ -135,7 +151,7 @@ export async function reachGate(stage: Stage, workflowId: string, name: GateName
   return follow(stage, workflowId, `gate ${name}`, (status) => openGate(status)?.name === name);
 }
 
-async function follow(
+export async function follow(
   stage: Stage,
   workflowId: string,
   what: string,

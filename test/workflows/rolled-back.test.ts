@@ -223,7 +223,9 @@ describe.concurrent('rolled back', () => {
     oldWorldStands(upgrade);
   });
 
-  test('reset to before the commit point it passed, a workflow does not go back, and names what does', async () => {
+  test('reset to before the commit point it passed, a workflow does not go back, and names what does', async ({
+    expect: expects,
+  }) => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {}, cleanup: {} } } });
     const { workflowId } = upgrade.handle;
     await upgrade.until((status) => gateRow(status, 'reopen').state === 'open');
@@ -243,10 +245,10 @@ describe.concurrent('rolled back', () => {
     });
     const again = harness.env.client.workflow.getHandle(workflowId);
     const status = () => again.query<UpgradeStatus>('status');
-    await expect.poll(async () => gateRow(await status(), 'reopen').state, { timeout: 60_000 }).toBe('open');
+    await expects.poll(async () => gateRow(await status(), 'reopen').state, { timeout: 60_000 }).toBe('open');
     expect((await status()).committedAt).toBeNull();
     await again.executeUpdate('reject', { args: [{ gate: 'reopen', by: 'ada' }] });
-    await expect.poll(async () => (await status()).park?.type, { timeout: 60_000 }).toBe('Refused');
+    await expects.poll(async () => (await status()).park?.type, { timeout: 60_000 }).toBe('Refused');
     const { park } = await status();
     expect(park?.message).toMatch(/has been open since .* pgleap recover rolled-back-\d+\/postgres$/);
     await again.executeUpdate('resolve', { args: [{ park: park?.id, action: 'abort', by: 'ada' }] });

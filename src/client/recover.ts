@@ -1,0 +1,345 @@
+/**
+ * `pgleap recover`: an upgrade that was aborted or terminated, or whose Temporal is lost, by its journal in the cluster. Runs the
+ * very activities of the worker, without Temporal. Whatever stops it, the same command goes on from there.
+ */
+import { existsSync } from 'node:fs';
+import { hostname, userInfo } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { WorkflowNotFoundError } from '@temporalio/client';
+import { ApplicationFailure } from '@temporalio/common';
+import { createActivities } from '../activities/index.ts';
+import { writeArtifact } from '../activities/artifacts/store.ts';
+import { isFailure, messageOf } from '../activities/errors.ts';
+import { createKube, type Kube } from '../activities/kubernetes/client.ts';
+import { listJournals, takeOver, type Journal } from '../activities/kubernetes/journal.ts';
+import type { SharedActivities } from '../activities/types.ts';
+import { UserError } from '../domain/exit-codes.ts';
+import type { World } from '../domain/facts.ts';
+import { differencesText, writesText, type Back, type Compared, type OldWorld } from '../domain/old-world.ts';
+import { undoOrder, type RegisteredUndo } from '../domain/undo.ts';
+import { readWorkerConfig, type WorkerConfig } from '../worker/config.ts';
+import { finishReopening } from '../workflows/finish.ts';
+import { goBack, type Way } from '../workflows/go-back.ts';
+import { connect } from './connection.ts';
+
+/** What a journal says, and what recovering would do. */
+export interface Recovery {
+  upgradeId: string;
+  workflowId: string;
+  journal: string;
+  startedAt: string;
+  committedAt: string | null;
+  /** `back`: to the old world; `finish`: the commit point was passed, so services and visitors are let in again. */
+  direction: 'back' | 'finish';
+  steps: { says: string; done: boolean }[];
+  /** Folder of the upgrade's artifacts, when it is on this machine. */
+  artifacts: string | null;
+  workflow: string;
+}
+
+export interface Recovered {
+  ok: boolean;
+  outcome: 'rolled-back' | 'upgraded';
+  upgradeId: string;
+  back: Back | null;
+  compared: Compared[];
+  differences: string[];
+  report: string | null;
+}
+
+interface Found {
+  recovery: Recovery;
+  /** Does it. `say` is told of each step. */
+  run: (say: (text: string) => void) => Promise<Recovered>;
+}
+
+/** A worker learns within seconds that its workflow is gone; what it had under way must be over before anything is put back. */
+const settleMs = 15_000;
+
+/**
+ * Reads the journal of `<namespace>/<workload>`, or the one named `<namespace>/pgleap-<upgrade id>-journal`. Changes nothing. Throws
+ * UserError when there is none, or when its workflow runs; `force` says that it does not, where Temporal cannot be asked.
+ */
+export async function findRecovery(name: string, { force }: { force: boolean }): Promise<Found> {
+  const config = readWorkerConfig();
+  const kube = createKube(config.kubeConfig);
+  const journal = await findJournal(kube, name.replace(/^pgleap\//, ''));
+  const { head, old } = journal;
+  const workflow = await workflowState(head.workflowId, force);
+  const direction = head.committedAt !== null && !head.backAt ? 'finish' : 'back';
+  const folder = path.join(old?.artifacts ?? config.artifacts, head.upgradeId);
+  const undos = journal.entries.map(({ undo, undoneAt }): RegisteredUndo => ({ ...undo, done: undoneAt !== null }));
+  const recovery: Recovery = {
+    upgradeId: head.upgradeId,
+    workflowId: head.workflowId,
+    journal: journal.name,
+    startedAt: head.startedAt,
+    committedAt: head.committedAt,
+    direction,
+    steps: stepsOf(direction, undos),
+    artifacts: existsSync(folder) ? folder : null,
+    workflow: workflow.says,
+  };
+  return {
+    recovery,
+    run: async (say) => {
+      if (direction === 'finish' && old === null) {
+        throw new UserError(
+          'refused',
+          `Journal ${journal.name} does not say what to open: finish by hand as docs/rollback.md says.`,
+        );
+      }
+      const left = workflow.endedAt === null ? 0 : workflow.endedAt + settleMs - Date.now();
+      if (left > 0) {
+        say(`The workflow ended just now: waiting ${Math.ceil(left / 1000)} s until its worker has let go`);
+        await sleep(left);
+      }
+      return recover(config, kube, recovery, { undos, old }, say);
+    },
+  };
+}
+
+function stepsOf(direction: Recovery['direction'], undos: RegisteredUndo[]): Recovery['steps'] {
+  if (direction === 'back') {
+    const done = undos.filter((undo) => undo.done).map(({ says }) => ({ says, done: true }));
+    return [
+      ...done,
+      ...undoOrder(undos)
+        .flat()
+        .map(({ says }) => ({ says, done: false })),
+    ];
+  }
+  const again = undos.filter(({ activity }) => /^restore(Service|CronJob|Route)$/.test(activity));
+  return ['open the target', ...again.map(({ says }) => says), 'remove the candidate'].map((says) => ({
+    says,
+    done: false,
+  }));
+}
+
+async function findJournal(kube: Kube, name: string): Promise<Journal> {
+  const [namespace = '', wanted = '', ...rest] = name.split('/');
+  if (wanted === '' || rest.length > 0) {
+    throw new UserError('usage', `${name} is neither NAMESPACE/WORKLOAD nor NAMESPACE/JOURNAL.`);
+  }
+  let all: Journal[];
+  try {
+    all = await listJournals(kube, namespace);
+  } catch (error) {
+    throw new UserError('unreachable', messageOf(error), { cause: error });
+  }
+  const found = all.filter((one) => one.name === wanted || one.head.workflowId === `pgleap/${namespace}/${wanted}`);
+  const open = found.filter(({ head }) => head.outcome === null);
+  const [first, second] = open;
+  if (first === undefined) {
+    throw new UserError(
+      'notFound',
+      found.length === 0
+        ? `Namespace ${namespace} has no journal of an upgrade of ${wanted}: nothing was begun, or it was removed.`
+        : `Nothing is left to recover: ${found.map(({ name: one, head }) => `${one} was closed as ${head.outcome}`).join(', ')}.`,
+    );
+  }
+  if (second !== undefined) {
+    const names = open.map((one) => `${namespace}/${one.name}`).join(' and ');
+    throw new UserError('usage', `Which one? There are journals ${names}: name one of them.`);
+  }
+  return first;
+}
+
+/** Throws UserError unless the workflow is seen to be over, or nobody can say and `force` takes it upon itself. */
+async function workflowState(workflowId: string, force: boolean): Promise<{ says: string; endedAt: number | null }> {
+  let session;
+  try {
+    session = await connect();
+  } catch (error) {
+    if (!(error instanceof UserError) || error.exit !== 'noTemporal') throw error;
+    if (force) return { says: 'not asked: Temporal does not answer', endedAt: null };
+    throw new UserError(
+      'noTemporal',
+      `${error.message} So nobody can say whether ${workflowId} still runs, and two that change the same world would destroy it. ` +
+        'If Temporal is lost for good and no pgleap worker runs any more: pgleap recover --force.',
+    );
+  }
+  try {
+    const { status, closeTime } = await session.client.withDeadline(Date.now() + 10_000, () =>
+      session.client.workflow.getHandle(workflowId).describe(),
+    );
+    if (status.name !== 'RUNNING' && status.name !== 'PAUSED') {
+      return { says: status.name.toLowerCase(), endedAt: closeTime?.getTime() ?? null };
+    }
+    throw new UserError(
+      'alreadyRunning',
+      `${workflowId} still runs at ${session.address}: send it rollback, or answer what it waits for (pgleap status). Only if it ` +
+        `cannot go on: temporal workflow terminate --workflow-id '${workflowId}', and then this again.`,
+    );
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return { says: 'unknown to Temporal', endedAt: null };
+    throw error;
+  } finally {
+    await session.close();
+  }
+}
+
+async function recover(
+  config: WorkerConfig,
+  kube: Kube,
+  recovery: Recovery,
+  { undos, old }: { undos: RegisteredUndo[]; old: OldWorld | null },
+  say: (text: string) => void,
+): Promise<Recovered> {
+  const { upgradeId, workflowId, startedAt, direction } = recovery;
+  const [, namespace = '', name = ''] = workflowId.split('/');
+  const lease = undos.find(({ activity }) => activity === 'releaseLease');
+  const store = { folder: path.dirname(recovery.artifacts ?? path.join(config.artifacts, upgradeId)), queue: '' };
+  const { shared } = createActivities(config, store);
+  const way = wayWith(shared, say);
+  const world = lease?.args.world ?? { ...(await currentWorld(kube)), upgradeId, startedAt, namespace };
+  const renew = await holdLease(kube, world, { name });
+  const timer = setInterval(() => void renew().catch(() => undefined), 5000);
+  try {
+    // The Lease goes last of all: as long as something is left, no other upgrade may begin.
+    const others = undos.filter((undo) => undo !== lease);
+    const back =
+      direction === 'back'
+        ? await goBack(way, { world, undos: others, old, opened: recovery.committedAt !== null })
+        : null;
+    const compared = back?.compared ?? (old === null ? [] : await finishReopening(way, { world, undos: others, old }));
+    const outcome = direction === 'back' ? 'rolled-back' : 'upgraded';
+    const differences = differencesText(compared);
+    const recovered: Recovered = {
+      ok: compared.every(({ equal }) => equal !== false),
+      outcome,
+      upgradeId,
+      back,
+      compared,
+      differences,
+      report: null,
+    };
+    if (recovery.artifacts !== null) {
+      const text = JSON.stringify({ recovery, recovered, at: new Date().toISOString() }, null, 2);
+      recovered.report = path.join(recovery.artifacts, (await writeArtifact(store, world, 'recover.json', text)).name);
+    }
+    if (lease) await way.call('journalUndone', 'journal: the Lease', { world, undoId: lease.id });
+    clearInterval(timer);
+    await way.call('releaseLease', 'release the Lease', {
+      world,
+      workload: old?.database.workload ?? { kind: 'Deployment', namespace, name, uid: '' },
+    });
+    await way.call('closeJournal', `close the journal as ${outcome}`, { world, outcome });
+    return recovered;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+async function currentWorld(kube: Kube): Promise<Pick<World, 'clusterUid'>> {
+  const { metadata } = await kube.get('Namespace', { name: 'kube-system' });
+  return { clusterUid: metadata?.uid ?? '' };
+}
+
+/** Waits for a recovery that was killed a moment ago to count as dead. */
+async function holdLease(kube: Kube, world: World, workload: { name: string }): Promise<() => Promise<void>> {
+  const holder = `pgleap recover by ${userInfo().username}@${hostname()}:${process.pid}`;
+  const deadline = Date.now() + 30_000;
+  for (;;) {
+    try {
+      return await takeOver(kube, world, workload, holder);
+    } catch (error) {
+      if (
+        isFailure(error, 'Locked', 'Conflict') &&
+        /pgleap recover by|Conflict/.test(error.message) &&
+        Date.now() < deadline
+      ) {
+        await sleep(1000);
+        continue;
+      }
+      if (isFailure(error, 'Locked')) throw new UserError('alreadyRunning', error.message);
+      if (isFailure(error, 'WrongWorld', 'AccessDenied', 'Unreachable'))
+        throw new UserError('unreachable', error.message);
+      throw error;
+    }
+  }
+}
+
+const attempts = 6;
+
+/** Calls activities as Temporal would: what may pass is tried again with growing pauses. */
+function wayWith(shared: SharedActivities, say: (text: string) => void): Way {
+  async function perform(name: keyof SharedActivities, arg: unknown, tries: number): Promise<unknown> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await (shared[name] as (given: unknown) => Promise<unknown>)(arg);
+      } catch (error) {
+        const final = error instanceof ApplicationFailure && error.nonRetryable === true;
+        if (final || attempt >= tries) throw error;
+        await sleep(Math.min(1000 * 2 ** (attempt - 1), 15_000));
+      }
+    }
+  }
+  return {
+    async call(name, says, arg) {
+      if (!name.startsWith('journal')) say(says);
+      try {
+        return (await perform(name, arg, attempts)) as never;
+      } catch (error) {
+        throw new UserError(
+          'upgradeFailed',
+          `${says}: ${messageOf(error)}. Mend that, and run the same command again: it goes on where it stopped.`,
+          { cause: error },
+        );
+      }
+    },
+    async look(name, says, arg) {
+      say(says);
+      try {
+        return { answer: (await perform(name, arg, 2)) as never };
+      } catch (error) {
+        return { failed: messageOf(error) };
+      }
+    },
+    undone: () => undefined,
+    async all(promises) {
+      const settled = await Promise.allSettled(promises);
+      return settled.map((result) => {
+        if (result.status === 'rejected') throw result.reason;
+        return result.value;
+      });
+    },
+  };
+}
+
+/** The state and what would be done, for people. */
+export function recoveryText(recovery: Recovery): string {
+  const { upgradeId, workflowId, journal, startedAt, committedAt, direction, steps, artifacts, workflow } = recovery;
+  return [
+    `Upgrade ${upgradeId} of ${workflowId}, begun ${startedAt} (journal ${journal}).`,
+    `Its workflow: ${workflow}.`,
+    committedAt === null
+      ? 'The commit point was not passed: nothing is lost by going back.'
+      : direction === 'finish'
+        ? `The commit point was passed at ${committedAt}: services may have written since, so reopening is finished.`
+        : `The commit point was passed at ${committedAt}, and going back nevertheless was begun.`,
+    artifacts === null ? 'Its artifact folder is not on this machine.' : `Artifacts: ${artifacts}`,
+    '',
+    direction === 'back' ? 'To put the old world back:' : 'To finish reopening:',
+    ...steps.map(({ says, done }) => `  ${done ? 'done' : '  to'} ${says}`),
+    ...(direction === 'finish'
+      ? ['', 'The original volume, its clone and the scratch volume stay: docs/rollback.md says how to remove them.']
+      : []),
+  ].join('\n');
+}
+
+/** What came of it, for people. */
+export function recoveredText({ outcome, compared, differences, back, report }: Recovered): string {
+  const equal = compared.filter((one) => one.equal === true).length;
+  return [
+    outcome === 'rolled-back' ? 'The old world stands again.' : 'The target is open, with services and visitors.',
+    `Looked at ${compared.length} things: ${equal} are as they were.`,
+    ...differences.map((one) => `  ${one}`),
+    ...(back?.volume === 'clone' ? ['The database is on the clone: the original volume was gone.'] : []),
+    ...(back?.volume === 'original-static' ? ['The original volume has a new PV: its own was gone.'] : []),
+    ...(back?.kept ? [`What was written is kept on volume ${back.kept.handle} (PV ${back.kept.pv}).`] : []),
+    ...(back?.lostWrites ? [`Lost: ${writesText(back.lostWrites)}`] : []),
+    ...(report === null ? [] : [`Report: ${report}`]),
+  ].join('\n');
+}

@@ -1,0 +1,91 @@
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, test } from 'vitest';
+import { readSpecFile } from '../../src/client/spec-file.ts';
+import { planUpgrade } from '../../src/client/upgrades.ts';
+import { phaseRow } from '../../src/domain/state.ts';
+import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
+import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
+import { answer, duringActivity, follow, raiseStage, reachGate, start, type Stage } from './stage.ts';
+import { oldWorld, sceneOf } from './world.ts';
+
+const database = 'databases/postgres';
+
+/** What the command printed, as its last line; its exit code must be the one asked for. */
+async function recover(on: Stage, code: number, ...args: string[]): Promise<Record<string, unknown>> {
+  const ended = await on.pgleap('recover', database, '--json', ...args).done;
+  if (ended.code !== code) throw new Error(`exit ${ended.code}: ${ended.stdout} ${ended.stderr.slice(-3000)}`);
+  return JSON.parse(ended.stdout.trim().split('\n').at(-1) ?? '');
+}
+
+const terminate = (on: Stage, workflowId: string) => on.session.client.workflow.getHandle(workflowId).terminate();
+
+test(
+  'terminated at one point after the other: the old world by its journal, and past the commit point the new one',
+  { timeout: 1_200_000 },
+  async () => {
+    const on = await raiseStage(16, 20);
+    await on.startWorker();
+    const { input } = await readSpecFile(on.sandbox.upgradeSpec);
+    const scene = sceneOf(on, await planUpgrade(on.session, input));
+    const before = await oldWorld(scene);
+
+    const quiesced = await start(on);
+    await answer(on, quiesced, 'begin');
+    await duringActivity(on, quiesced, 'dump');
+    await terminate(on, quiesced);
+    const shown = await recover(on, 0);
+    expect(shown).toMatchObject({ changed: false, recovery: { direction: 'back', workflow: 'terminated' } });
+    const { ok, outcome, differences } = await recover(on, 0, '--yes');
+    expect([ok, outcome]).toEqual([true, 'rolled-back']);
+    // Whether the backup had its fingerprint already is a matter of moments.
+    expect((differences as string[]).filter((one) => !one.includes('none was taken before'))).toEqual([]);
+    expect(await oldWorld(scene)).toEqual(before);
+    expect(await recover(on, 6, '--yes')).toMatchObject({ error: { exit: 'notFound' } });
+
+    const halted = await start(on);
+    await answer(on, halted, 'begin');
+    await reachGate(on, halted, 'replace');
+    expect(await recover(on, 7, '--yes')).toMatchObject({ ok: false, error: { exit: 'alreadyRunning' } });
+    await terminate(on, halted);
+    expect(await recover(on, 0, '--yes')).toMatchObject({ ok: true, outcome: 'rolled-back', differences: [] });
+    expect(await oldWorld(scene)).toEqual(before);
+
+    const restoring = await start(on);
+    await answer(on, restoring, 'begin');
+    await answer(on, restoring, 'replace');
+    await follow(on, restoring, 'restore', (status) => phaseRow(status, 'restore').state === 'running');
+    await duringActivity(on, restoring, 'importDump');
+    await terminate(on, restoring);
+    // Killed when it has begun to put things back: the next one goes on.
+    const first = on.pgleap('recover', database, '--yes', '--json');
+    let said = '';
+    first.child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()));
+    while (!said.includes('undo: bind')) {
+      if (first.child.exitCode !== null) throw new Error(`it ended: ${said}`);
+      await sleep(20);
+    }
+    const killed = once(first.child, 'exit');
+    first.child.kill('SIGKILL');
+    await killed;
+    expect(await recover(on, 0, '--yes')).toMatchObject({ ok: true, outcome: 'rolled-back', differences: [] });
+    expect(await oldWorld(scene)).toEqual(before);
+    expect((await countAcknowledged(scene, on.visitor.visits.acknowledged)).missing).toBe(0);
+
+    const opened = await start(on);
+    for (const gate of ['begin', 'replace', 'reopen'] as const) await answer(on, opened, gate);
+    await follow(on, opened, 'resume', (status) => phaseRow(status, 'reopen').state === 'done');
+    await terminate(on, opened);
+    const finished = await recover(on, 0, '--yes');
+    expect(finished).toMatchObject({ ok: true, outcome: 'upgraded', differences: [], report: expect.any(String) });
+    const after = await takeSnapshot(scene);
+    expect(after.version).toMatch(/^18\./);
+    expect(after.services).toMatchObject({
+      'Deployment web/site': '2 of 2',
+      'Deployment bots/metricity': '1 of 1',
+      'CronJob databases/blackbox': 'scheduled',
+    });
+    await on.visitor.stop();
+    expect((await countAcknowledged(scene, on.visitor.visits.acknowledged)).missing).toBe(0);
+  },
+);
