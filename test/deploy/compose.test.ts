@@ -63,7 +63,7 @@ async function end(child: ChildProcess): Promise<void> {
 }
 
 async function eventually<T>(what: string, look: () => Promise<T>): Promise<T> {
-  const deadline = Date.now() + 60_000;
+  const deadline = Date.now() + 180_000;
   for (;;) {
     try {
       return await look();
@@ -90,14 +90,16 @@ test('Temporal keeps what it has over a restart, and shows it in its Web UI; the
     return { child, connection };
   };
   const first = await startServer();
-  const made = spawn(binary, ['operator', 'namespace', 'create', '--address', address, '-n', 'kept'], {
-    stdio: 'ignore',
+  await eventually('a namespace', async () => {
+    const create = ['operator', 'namespace', 'create', '--address', address, '-n', 'kept'];
+    const [code] = await once(spawn(binary, create, { stdio: 'ignore' }), 'close');
+    if (code !== 0) throw new Error(`ended with ${code}`);
   });
-  expect((await once(made, 'close'))[0]).toBe(0);
   await first.connection.close();
   await end(first.child);
   const second = await startServer();
-  await second.connection.workflowService.describeNamespace({ namespace: 'kept' });
+  const { workflowService } = second.connection;
+  await eventually('the namespace', () => workflowService.describeNamespace({ namespace: 'kept' }));
   await second.connection.close();
   const page = await eventually('the Web UI', () => fetch(`http://127.0.0.1:${ui}/`));
   expect(page.headers.get('content-type')).toContain('text/html');
@@ -143,4 +145,4 @@ test('Temporal keeps what it has over a restart, and shows it in its Web UI; the
   expect(await (await fetch(`http://127.0.0.1:${metrics}/metrics`)).text()).toContain('temporal_');
   await end(child);
   expect(child.exitCode).toBe(0);
-}, 240_000);
+}, 600_000);
