@@ -16,6 +16,7 @@ import type {
   DumpFact,
   FingerprintFact,
   ImportFact,
+  LoginsFact,
   NewClaimFact,
   PodRef,
   RouteFact,
@@ -127,7 +128,7 @@ export interface ClusterActivities {
 export interface PostgresActivities {
   /** Checks that need the target image: login from the candidate, version, extensions, settings, locales, preload. */
   checkCandidate(arg: { world: World; source: ServerRef; candidate: ServerRef; facts: SourceFacts }): Promise<Check[]>;
-  /** Replaces pg_hba.conf by a fence (original kept beside it), reloads, ends other sessions and names them. */
+  /** Replaces pg_hba.conf by a fence (original kept beside it), reloads, ends other sessions and names the first 20. */
   fenceSource(arg: {
     world: World;
     source: ServerRef;
@@ -136,6 +137,7 @@ export interface PostgresActivities {
     readOnlyLogins: string[];
   }): Promise<{
     ended: string[];
+    endedCount: number;
     at: string;
     /** SHA-256 of the file that the fence stands in for. */
     hba: string;
@@ -159,8 +161,8 @@ export interface PostgresActivities {
     sha512: string;
     name: string;
   }): Promise<ImportFact>;
-  /** Every login role that may connect tries to, in `server`. */
-  tryLogins(arg: { world: World; server: ServerRef }): Promise<{ tried: number; failed: string[] }>;
+  /** Every login role that may connect tries to, in `server`; the first 20 that cannot are named. */
+  tryLogins(arg: { world: World; server: ServerRef }): Promise<LoginsFact>;
   analyze(arg: { world: World; server: ServerRef }): Promise<{ seconds: number }>;
   /** HBA, ident, ALTER SYSTEM settings and files of PGDATA, saved from the source while it runs. Secrets stay in the pod. */
   saveSettings(arg: {
@@ -184,7 +186,7 @@ export interface PostgresActivities {
   }): Promise<Writes>;
   /** Fences the open target for good and ends all sessions; does nothing when its server does not run. */
   closeTarget(arg: { world: World; database: DatabaseFact }): Promise<void>;
-  /** Client sessions other than pgleap's own. */
+  /** Client sessions other than pgleap's own: the first 20, and how many more. */
   otherSessions(arg: { server: ServerRef }): Promise<string[]>;
   /** Sessions per login and transactions over a few seconds, and each probe's milliseconds. */
   observeDatabase(arg: { spec: Spec; server: ServerRef }): Promise<{

@@ -4,7 +4,7 @@ import type { GateName } from './phases.ts';
 import { duration } from './details.ts';
 import { canonicalHash } from './hash.ts';
 import type { PlanFacts } from './plan.ts';
-import { bytesText } from './text.ts';
+import { bytesText, firstOf } from './text.ts';
 import { versionText } from './versions.ts';
 import { downtimeSeconds, type Evidence, type EvidenceItem, type UpgradeStatus } from './state.ts';
 
@@ -78,7 +78,7 @@ function replace(status: UpgradeStatus, facts: PlanFacts, now: string): Parts {
       item('trial fingerprint equal', trial?.equal ?? false),
       item('rows', trial?.fingerprint.rows ?? 0),
       item('unexpected import errors', trial?.import.unexpectedCount ?? 0),
-      item('logins that failed in the trial', trial?.logins.failed ?? []),
+      item('logins that failed in the trial', firstOf(trial?.logins.failed ?? [], trial?.logins.failedCount)),
       item('clone', clone ? `${clone.label} (${clone.id})` : ''),
       item('original volume', `${facts.cluster.database.volume.pv} (${facts.cluster.database.volume.handle}), Retain`),
     ],

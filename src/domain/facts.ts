@@ -210,6 +210,13 @@ export interface ImportFact {
   seconds: number;
 }
 
+export interface LoginsFact {
+  tried: number;
+  /** At most 20 of them, each with the server's words; `failedCount` counts all. */
+  failed: string[];
+  failedCount: number;
+}
+
 export interface CloneFact {
   id: number;
   label: string;

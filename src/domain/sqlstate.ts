@@ -13,9 +13,58 @@ const prefixed = /^psql:.*?:(\d+): (.*)$/s;
 /** Longest message that is kept; a failing row or statement can be megabytes long. */
 const longest = 500;
 
+/** Classes whose messages are made of names of objects; a syntax error quotes what it met. */
+const namesOnly = /^(0A|08|23|25|28|2B|3D|3F|40|42(?!601)|53|54|55|57|58)/;
+/** Classes whose messages quote a value, if any, after words that never change. */
+const quotesLast = /^(22|42601)/;
+/** Where a message was put together by a function of somebody's: its words can be anything, whatever its SQLSTATE. */
+const raised = /, (pl_|plpy|plperl|pltcl|plv8|plr|pllua|pljava)/;
+/** What psql says of itself. */
+const connection = /^(psql: )?(error: )?connection to server/;
+/** Lines of the programs that the scripts call. */
+const ours =
+  /^(psql: |connection to server|(pg_\w+|pgleap|vacuumdb|zstd|gzip|pigz|bash|sh|env|\.\/script|cat|cp|dd|grep|head|mkfifo|mv|rm|sed|sha512sum|sort|stat|sync|tail|tee|timeout|xargs): )/;
+
+const withheld = '(words that may quote a row are left out)';
+
+/** An error's words without what may be a row's value: values stay where they are. `location` as psql gives it. */
+function withoutValues(sqlstate: string, message: string, location: string | null): string {
+  if (location !== null && !raised.test(location)) {
+    if (namesOnly.test(sqlstate)) return message;
+    if (quotesLast.test(sqlstate)) return (/^[^"':]*/.exec(message)?.[0] ?? '').trimEnd();
+  }
+  return connection.test(message) ? message : withheld;
+}
+
+/**
+ * What programs said on stderr, for people: their own words as they are, the server's without what may be a row's value,
+ * details and statements left out.
+ */
+export function withoutRows(stderr: string): string {
+  const kept: string[] = [];
+  const lines = stderr.split('\n');
+  for (const [index, line] of lines.entries()) {
+    const found = /^(?:psql:.*?:\d+: )?(ERROR|FATAL|PANIC):\s+(?:([0-9A-Z]{5}): )?(.*)$/.exec(line);
+    if (found !== null) {
+      const [, level = '', sqlstate = '?', text = ''] = found;
+      const after = lines.slice(index + 1);
+      const next = after.findIndex((one) => /^(psql:.*?:\d+: )?(ERROR|FATAL|PANIC):/.test(one));
+      const location = after.slice(0, next === -1 ? undefined : next).find((one) => one.startsWith('LOCATION:'));
+      kept.push(`${level}: ${sqlstate}: ${withoutValues(sqlstate, text, location ?? null)}`);
+    } else if (/^vacuumdb: .*ERROR: /.test(line)) {
+      // It passes the server's words on without their SQLSTATE.
+      kept.push(line.replace(/ERROR: .*/, `ERROR: ${withheld}`));
+    } else if (ours.test(line)) {
+      kept.push(line);
+    }
+  }
+  return kept.join('\n');
+}
+
 /**
  * Reads stderr a piece at a time, cut anywhere, and gives each error to `onError` once it is complete. Warnings and notices
  * are passed over; anything that is not understood counts as an error with the SQLSTATE `?`, because silence would hide it.
+ * Messages are without what may be a row's value.
  */
 export function psqlErrors(onError: (error: ImportError) => void): { push(text: string): void; end(): void } {
   let rest = '';
@@ -23,8 +72,8 @@ export function psqlErrors(onError: (error: ImportError) => void): { push(text: 
   // Inside a warning, a detail, or the error's own further lines.
   let quiet = false;
 
-  const close = () => {
-    if (open !== null) onError(open);
+  const close = (location: string | null = null) => {
+    if (open !== null) onError({ ...open, message: withoutValues(open.sqlstate, open.message, location) });
     open = null;
   };
   const begin = (sqlstate: string, message: string, line: number) => {
@@ -46,7 +95,7 @@ export function psqlErrors(onError: (error: ImportError) => void): { push(text: 
     }
     if (detail.test(line)) {
       if (line.startsWith('LOCATION:')) {
-        close();
+        close(line);
         quiet = false;
       } else {
         quiet = true;

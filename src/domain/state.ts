@@ -12,6 +12,7 @@ import type {
   DumpFact,
   FingerprintFact,
   ImportFact,
+  LoginsFact,
   NewClaimFact,
   ServerRef,
   World,
@@ -109,7 +110,7 @@ export interface TrialFact {
   import: ImportFact;
   fingerprint: FingerprintFact;
   equal: boolean;
-  logins: { tried: number; failed: string[] };
+  logins: LoginsFact;
 }
 
 export interface ObservedFact {
@@ -128,7 +129,8 @@ export interface Gathered {
   generation: number;
   candidateChecks: Check[];
   rehearsal: { dump: DumpFact; importSeconds: number } | null;
-  fence: { at: string; ended: string[]; hba: string } | null;
+  /** Sessions that were ended: the first 20, and how many there were. */
+  fence: { at: string; ended: string[]; endedCount: number; hba: string } | null;
   dump: DumpFact | null;
   dumpArtifact: Artifact | null;
   sourceFingerprint: FingerprintFact | null;

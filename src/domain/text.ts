@@ -18,6 +18,15 @@ export function countText(count: number): string {
   return String(count).replaceAll(/\B(?=(\d{3})+$)/g, ',');
 }
 
+/** How many of a list's entries are kept and shown; its length is always kept beside them. */
+const listed = 20;
+
+/** The first entries of a list that may be of any length, and as the last one how many more there are of `total`. */
+export function firstOf(list: string[], total = list.length): string[] {
+  const first = list.slice(0, listed);
+  return total > first.length ? [...first, `and ${countText(total - first.length)} more`] : first;
+}
+
 /** `2026-11-22 13:45:10 UTC`. */
 export function timeText(iso: string): string {
   return `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC`;

@@ -290,6 +290,45 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     );
   });
 
+  it('tells no value of a row when an import fails', async () => {
+    const { world, candidate, run: inPod } = servers;
+    const canary = 'canary7731';
+    const text = `CREATE DATABASE canary;
+\\connect canary
+CREATE TABLE n (a int);
+COPY n (a) FROM stdin;
+${canary}
+\\.
+CREATE TABLE t (a text);
+COPY t (a) FROM stdin;
+${canary}
+${canary}
+\\.
+CREATE UNIQUE INDEX twice ON t (a);
+CREATE FUNCTION f(text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+  $$ BEGIN RAISE EXCEPTION 'no good: %', $1 USING ERRCODE = 'check_violation'; END $$;
+CREATE INDEX raising ON t (f(a));
+ALTER TABLE t ADD CONSTRAINT number CHECK (a::int > 0);
+${canary} is no statement;
+\\${canary}
+`;
+    const script = 'printf %s "$1" | gzip >/pgleap/canary.sql.gz && sha512sum </pgleap/canary.sql.gz';
+    const sha512 = (await inPod(candidate.pod, script, text)).slice(0, 128);
+    const arg = { world, server: candidate, path: '/pgleap/canary.sql.gz', compression: 'gzip' as const, sha512 };
+    const heartbeats: unknown[] = [];
+    const imported = await run(() => activities.importDump({ ...arg, name: 'canary' }), { heartbeats });
+    expect(JSON.stringify([imported, heartbeats])).not.toContain(canary);
+    expect(imported.unexpected.map(({ sqlstate, message }) => `${sqlstate} ${message}`)).toEqual([
+      '22P02 invalid input syntax for type integer',
+      '23505 could not create unique index "twice"',
+      '23514 (words that may quote a row are left out)',
+      '22P02 invalid input syntax for type integer',
+      '42601 syntax error at or near',
+      '? (words that may quote a row are left out)',
+    ]);
+    await servers.sql(candidate.pod, 'postgres', 'DROP DATABASE canary');
+  });
+
   it('imports into the candidate without unexpected errors, and it equals the source', async () => {
     const { world, candidate } = servers;
     const arg = { world, server: candidate, path: dumped.path, compression: 'zstd' as const, sha512: dumped.sha512 };
@@ -306,8 +345,18 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
       'Refused',
       secrets,
     );
-    const { tried, failed } = await run(() => activities.tryLogins({ world, server: candidate }));
+    const { tried, failed, failedCount } = await run(() => activities.tryLogins({ world, server: candidate }));
     expect(failed).toEqual([]);
+    expect(failedCount).toBe(0);
+    const everybody = (what: string) =>
+      servers.sql(candidate.pod, 'postgres', `SELECT format(${what}, i) FROM generate_series(1, 25) AS i \\gexec`);
+    await everybody(`'CREATE ROLE barred_%s LOGIN'`);
+    await everybody(`'ALTER ROLE barred_%s SET session_preload_libraries = missing'`);
+    const many = await run(() => activities.tryLogins({ world, server: candidate }));
+    expect(many).toMatchObject({ tried: tried + 25, failedCount: 25 });
+    expect(many.failed).toHaveLength(20);
+    expect(many.failed[0]).toMatch(/^barred_\d+: .*could not access file/);
+    await everybody(`'DROP ROLE barred_%s'`);
     expect(tried).toBeGreaterThan(8);
     await run(() => activities.analyze({ world, server: candidate }));
     expect(

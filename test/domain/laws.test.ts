@@ -26,7 +26,13 @@ function ready(): UpgradeStatus {
   status.gathered.dump = dump;
   status.gathered.dumpArtifact = { name: 'dump', bytes: 10, sha512: 'd' };
   status.gathered.sourceUnchanged = true;
-  status.gathered.trial = { dump: 'd', import: imported, fingerprint, equal: true, logins: { tried: 1, failed: [] } };
+  status.gathered.trial = {
+    dump: 'd',
+    import: imported,
+    fingerprint,
+    equal: true,
+    logins: { tried: 1, failed: [], failedCount: 0 },
+  };
   status.gathered.cloneActive = true;
   status.gathered.restored = { import: { ...imported }, carried: [] };
   status.gathered.verified = { fingerprint, equal: true };

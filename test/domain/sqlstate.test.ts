@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { ImportError } from '../../src/domain/facts.ts';
-import { mayPass, psqlErrors } from '../../src/domain/sqlstate.ts';
+import { mayPass, psqlErrors, withoutRows } from '../../src/domain/sqlstate.ts';
 
 /** What psql 18.4 wrote, word for word, for each kind of trouble. */
 const stderr = `psql:<stdin>:25: WARNING:  01P01: setting an MD5-encrypted password
@@ -40,11 +40,11 @@ describe('psql’s errors', () => {
   it('are read with SQLSTATE, line and the whole message', () => {
     expect(read([stderr])).toEqual([
       { sqlstate: '42710', message: 'role "postgres" already exists', line: 28 },
-      { sqlstate: '23505', message: 'duplicate key value violates unique constraint "t_pkey"', line: 99 },
+      { sqlstate: '23505', message: '(words that may quote a row are left out)', line: 99 },
       // Inside a detail, yet it looks like an error: rather one too many than one too few.
-      { sqlstate: '?', message: 'not one\nx) already exists.', line: 0 },
+      { sqlstate: '?', message: '(words that may quote a row are left out)', line: 0 },
       { sqlstate: '42704', message: 'role "two\nlines" does not exist', line: 120 },
-      { sqlstate: '?', message: 'invalid command \\restrict', line: 200 },
+      { sqlstate: '?', message: '(words that may quote a row are left out)', line: 200 },
       { sqlstate: '57P01', message: 'terminating connection due to administrator command', line: 300 },
       { sqlstate: '?', message: 'error: connection to server was lost', line: 301 },
     ]);
@@ -65,7 +65,7 @@ describe('psql’s errors', () => {
     fc.assert(
       fc.property(fc.array(word), (messages) => {
         const text = messages
-          .map((message, index) => `psql:<stdin>:${index + 1}: ERROR:  42601: ${message}\nLOCATION:  f, f.c:1\n`)
+          .map((message, index) => `psql:<stdin>:${index + 1}: ERROR:  42P01: ${message}\nLOCATION:  f, f.c:1\n`)
           .join('');
         const errors = read([text]);
         expect(errors.map(({ line }) => line)).toEqual(messages.map((_, index) => index + 1));
@@ -75,9 +75,47 @@ describe('psql’s errors', () => {
   });
 
   it('that nobody understands still count', () => {
-    expect(read(['something unheard of'])).toEqual([{ sqlstate: '?', message: 'something unheard of', line: 0 }]);
+    expect(read(['something unheard of'])).toEqual([
+      { sqlstate: '?', message: '(words that may quote a row are left out)', line: 0 },
+    ]);
     expect(read(['pgleap: psql ended with 2\n'])).toEqual([]);
     expect(read([''])).toEqual([]);
+  });
+
+  it.each([
+    [
+      '22P02: invalid input syntax for type integer: "canary"',
+      'int4in, numutils.c:1',
+      'invalid input syntax for type integer',
+    ],
+    [
+      '22008: date/time field value out of range: "canary\nof two lines"',
+      'f, datetime.c:1',
+      'date/time field value out of range',
+    ],
+    ['42601: syntax error at or near "canary"', 'scanner_yyerror, scan.l:1', 'syntax error at or near'],
+    ['23514: canary is no good value', 'exec_stmt_raise, pl_exec.c:3911', undefined],
+    ['P0001: canary is no good value', 'exec_stmt_raise, pl_exec.c:3911', undefined],
+    ['XX000: parse error near canary', 'f, lwgeom.c:1', undefined],
+    [
+      '23505: could not create unique index "i"\nDETAIL:  Key (a)=(canary) is duplicated.',
+      'f, tuplesort.c:1',
+      'could not create unique index "i"',
+    ],
+  ])('never tell a row’s value: %s', (text, location, says = '(words that may quote a row are left out)') => {
+    const stderrOf = `psql:<stdin>:7: ERROR:  ${text}\nLOCATION:  ${location}\n`;
+    expect(read([stderrOf])).toEqual([{ sqlstate: text.slice(0, 5), message: says, line: 7 }]);
+    expect(withoutRows(stderrOf)).toBe(`ERROR: ${text.slice(0, 5)}: ${says}`);
+  });
+
+  it('of other programs are told without the server’s details', () => {
+    const text =
+      'vacuumdb: error: processing of database "shop" failed: ERROR:  invalid input syntax: "canary"\nDETAIL:  canary\n' +
+      'pgleap: psql ended with 3\nSTATEMENT:  COPY t (canary)\npg_dump: error: connection to server was lost\n';
+    expect(withoutRows(text)).toBe(
+      'vacuumdb: error: processing of database "shop" failed: ERROR: (words that may quote a row are left out)\n' +
+        'pgleap: psql ended with 3\npg_dump: error: connection to server was lost',
+    );
   });
 
   it('do not keep a row of a megabyte', () => {

@@ -286,7 +286,7 @@ export function createWorld(knobs: Knobs) {
         'services are stopped before the source is fenced',
       );
       state.fenced = true;
-      return { ended: ['app from 10.0.0.9'], at: new Date().toISOString(), hba: 'hba-before' };
+      return { ended: ['app from 10.0.0.9'], endedCount: 1, at: new Date().toISOString(), hba: 'hba-before' };
     },
     dump: async ({ name, from }) => {
       law(from.host === database.podIp, 'the source is dumped at its address of now');
@@ -321,7 +321,7 @@ export function createWorld(knobs: Knobs) {
       }
       return { expected: [], unexpected: [], unexpectedCount: 0, seconds: 3 };
     },
-    tryLogins: async () => ({ tried: 3, failed: [] }),
+    tryLogins: async () => ({ tried: 3, failed: [], failedCount: 0 }),
     analyze: async () => ({ seconds: 1 }),
     saveSettings: async () => {
       law(state.source === 'running', 'settings are read while the source runs');

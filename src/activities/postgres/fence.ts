@@ -1,5 +1,6 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { ServerRef } from '../../domain/facts.ts';
+import { firstOf } from '../../domain/text.ts';
 import { poll } from '../context.ts';
 import { fail } from '../errors.ts';
 import { execInPod } from '../kubernetes/exec.ts';
@@ -46,7 +47,7 @@ const sessionName = `concat_ws(' ', coalesce(usename, backend_type) || coalesce(
 export async function fenceSource(
   kc: KubeConfig,
   arg: Parameters<PostgresActivities['fenceSource']>[0],
-): Promise<{ ended: string[]; at: string; hba: string }> {
+): Promise<{ ended: string[]; endedCount: number; at: string; hba: string }> {
   const { source, hbaFile, candidateIp, readOnlyLogins, world } = arg;
   const lines = fenceLines(source.superuser, candidateIp, readOnlyLogins);
   const raised = await changeHba(kc, source, 'raise', hbaFile, world.upgradeId, lines);
@@ -86,10 +87,10 @@ export async function fenceSource(
   if (quiet === undefined) {
     throw fail(
       'SourceNotQuiet',
-      `sessions come back behind the fence: ${left.join(', ')}; they use the superuser or the server’s own workers: stop them`,
+      `sessions come back behind the fence: ${firstOf(left).join(', ')}; they use the superuser or the server’s own workers: stop them`,
     );
   }
-  return { ended: [...ended].sort(), at, hba };
+  return { ended: [...ended].sort().slice(0, 20), endedCount: ended.size, at, hba };
 }
 
 /**

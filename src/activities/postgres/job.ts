@@ -1,5 +1,6 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { ServerRef } from '../../domain/facts.ts';
+import { withoutRows } from '../../domain/sqlstate.ts';
 import { beat } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import { runInPod } from '../kubernetes/exec.ts';
@@ -50,7 +51,7 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
     throw error;
   }
   if (state.code === 0) return await runInPod(kc, pod, ['cat', `${jobFolder(job.name)}/out`]);
-  const says = withoutData(state.errTail);
+  const says = withoutRows(state.errTail);
   const known = job.codes?.[state.code];
   if (job.again || known !== undefined) await clearJob(kc, pod, job.name);
   if (known !== undefined) throw known(says);
@@ -61,14 +62,4 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
     'CommandFailed',
     `${job.what} in ${pod.namespace}/${pod.name} ended with ${state.code}: ${says.slice(-1500)}`,
   );
-}
-
-/** psql's messages without the lines that quote statements and rows: what was in the database stays there. */
-function withoutData(stderr: string): string {
-  return stderr
-    .split('\n')
-    .filter((line) =>
-      /^(ERROR|FATAL|PANIC|psql|pg_\w+|pgleap|vacuumdb|zstd|gzip|pigz|bash|\.\/script|[a-z0-9]+):/.test(line),
-    )
-    .join('\n');
 }

@@ -1,6 +1,7 @@
 import type { KubeConfig } from '@kubernetes/client-node';
-import type { ServerRef } from '../../domain/facts.ts';
+import type { LoginsFact, ServerRef } from '../../domain/facts.ts';
 import type { Spec } from '../../domain/spec.ts';
+import { firstOf } from '../../domain/text.ts';
 import { pause } from '../context.ts';
 import { fail } from '../errors.ts';
 import { clearJob } from '../kubernetes/jobs.ts';
@@ -18,12 +19,12 @@ async function lifeOf(kc: KubeConfig, server: ServerRef): Promise<string> {
 }
 
 /** Over the socket of a fenced server; a password is not tried, because nobody knows it. */
-export async function tryLogins(kc: KubeConfig, server: ServerRef): Promise<{ tried: number; failed: string[] }> {
+export async function tryLogins(kc: KubeConfig, server: ServerRef): Promise<LoginsFact> {
   const name = fileName('logins', await lifeOf(kc, server));
   const out = await runScript(kc, server, { name, script: 'logins.sh', what: 'logins', unit: 'rows', again: true });
   await clearJob(kc, server.pod, name);
-  const [tried, ...failed] = out.split('\0').slice(0, -1);
-  return { tried: Number(tried), failed };
+  const [tried, failedCount, ...failed] = out.split('\0').slice(0, -1);
+  return { tried: Number(tried), failed, failedCount: Number(failedCount) };
 }
 
 export async function analyze(kc: KubeConfig, server: ServerRef): Promise<{ seconds: number }> {
@@ -47,9 +48,9 @@ export async function nextTransaction(kc: KubeConfig, server: ServerRef): Promis
   return await sqlJson<string>(kc, server, 'SELECT to_json(pg_snapshot_xmax(pg_current_snapshot())::text)');
 }
 
-/** `user@database application from address`, for people. */
+/** `user@database application from address`, for people: the first of them, and how many more. */
 export async function otherSessions(kc: KubeConfig, server: ServerRef): Promise<string[]> {
-  return (await sessionsOf(kc, server)).map(({ name }) => name);
+  return firstOf((await sessionsOf(kc, server)).map(({ name }) => name));
 }
 
 /** How long transactions are counted. Statistics are written at most once a second by each session. */

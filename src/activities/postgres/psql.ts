@@ -2,6 +2,7 @@ import type { KubeConfig } from '@kubernetes/client-node';
 import { readFileSync } from 'node:fs';
 import type { ServerRef } from '../../domain/facts.ts';
 import { redact } from '../../domain/redact.ts';
+import { withoutRows } from '../../domain/sqlstate.ts';
 import { fail } from '../errors.ts';
 import { execInPod } from '../kubernetes/exec.ts';
 
@@ -90,8 +91,9 @@ export async function sqlJson<T>(kc: KubeConfig, server: ServerRef, sql: string,
 /** What psql's exit code and words mean. */
 function sqlFailure(server: ServerRef, code: number, stderr: string): Error {
   const where = `${server.role} ${server.pod.namespace}/${server.pod.name}${server.host === null ? '' : ` to ${server.host}`}`;
-  const text = redact(stderr.trim()).slice(-1500);
-  if (code === 75) return fail('StreamBroken', `${where}: ${text}`);
+  const text = redact(stderr.trim());
+  const says = redact(withoutRows(stderr)).slice(-1500);
+  if (code === 75) return fail('StreamBroken', `${where}: ${says}`);
   if (code === 127) {
     return fail(
       'CommandFailed',
@@ -99,9 +101,9 @@ function sqlFailure(server: ServerRef, code: number, stderr: string): Error {
     );
   }
   if (/password authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects/.test(text)) {
-    return fail('AccessDenied', `${where}: ${text}`);
+    return fail('AccessDenied', `${where}: ${says}`);
   }
-  if (/No space left on device|could not (write|extend) file/.test(text)) return fail('NoSpace', `${where}: ${text}`);
-  if (code === 2) return fail('Unreachable', `no session with ${where}: ${text}`);
-  return fail('CommandFailed', `psql in ${where} ended with ${code}: ${text}`);
+  if (/No space left on device|could not (write|extend) file/.test(text)) return fail('NoSpace', `${where}: ${says}`);
+  if (code === 2) return fail('Unreachable', `no session with ${where}: ${says}`);
+  return fail('CommandFailed', `psql in ${where} ended with ${code}: ${says}`);
 }

@@ -4,7 +4,7 @@ import type { Check } from '../checks.ts';
 import { duration } from '../details.ts';
 import type { ServiceFact } from '../facts.ts';
 import type { UpgradeStatus } from '../state.ts';
-import { bytesText, countText, timeText } from '../text.ts';
+import { bytesText, countText, firstOf, timeText } from '../text.ts';
 import { html, type Html } from './html.ts';
 import { folded, pill, table } from './parts.ts';
 
@@ -26,7 +26,7 @@ export function proof(status: UpgradeStatus): Html | null {
     const text = `${trial.import.unexpectedCount} unexpected errors, ${trial.import.expected.length} expected; import ${duration(trial.import.seconds)}`;
     links.push(['Trial import of that dump', text, trial.dump, trial.import.unexpectedCount === 0]);
     links.push(['Trial’s fingerprint against the source’s', '', trial.fingerprint.sha512, trial.equal]);
-    const logins = `${trial.logins.tried} tried${trial.logins.failed.length > 0 ? `; failed: ${trial.logins.failed.join(', ')}` : ''}`;
+    const logins = `${trial.logins.tried} tried${trial.logins.failed.length > 0 ? `; failed: ${firstOf(trial.logins.failed, trial.logins.failedCount).join(', ')}` : ''}`;
     links.push(['Logins in the trial', logins, null, trial.logins.failed.length === 0]);
   }
   if (restored) {

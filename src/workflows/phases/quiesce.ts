@@ -11,6 +11,7 @@
 import { condition } from '@temporalio/workflow';
 import type { ServiceFact } from '../../domain/facts.ts';
 import { phaseRow } from '../../domain/state.ts';
+import { firstOf } from '../../domain/text.ts';
 import { act } from '../activities.ts';
 import { journalOld } from '../old-world.ts';
 import { refreshSource } from '../recheck.ts';
@@ -68,11 +69,11 @@ export async function quiesce(run: Run): Promise<void> {
   show(run);
 
   await fence(run);
-  const { at, ended } = needed(run.gathered.fence, 'the fence');
+  const { at, ended, endedCount } = needed(run.gathered.fence, 'the fence');
   run.status.downtime.from ??= at;
   await journalOld(run);
   const awaited = suspended.reduce((sum, { runningJobs }) => sum + runningJobs, 0);
-  if (ended.length > 0) run.status.notes.push(`Sessions ended when the source was fenced: ${ended.join(', ')}`);
+  if (ended.length > 0) run.status.notes.push(`Sessions ended when the source was fenced: ${firstOf(ended, endedCount).join(', ')}`);
   note(
     run,
     'quiesce',

@@ -40,7 +40,7 @@ async function trialOnce(run: Run): Promise<void> {
   note(
     run,
     'trial',
-    `equal: ${fingerprint.rows} rows in ${fingerprint.tables} tables; ${logins.tried} logins tried, ${logins.failed.length} failed`,
+    `equal: ${fingerprint.rows} rows in ${fingerprint.tables} tables; ${logins.tried} logins tried, ${logins.failedCount} failed`,
   );
 }
 
