@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Worker } from '@temporalio/worker';
+import { NativeConnection, Worker } from '@temporalio/worker';
 import { runInPod } from '../src/activities/kubernetes/exec.ts';
 import type { Artifact, World } from '../src/domain/facts.ts';
 import type { CopyArgument } from './copy-workflow.ts';
@@ -27,7 +27,9 @@ export async function benchCopy(world: BenchWorld, sizeMb: number) {
     namespace: pod.namespace,
   };
   const queue = (await readFile(join(world.artifacts, 'queue'), 'utf8')).trim();
+  const connection = await NativeConnection.connect({ address: world.stage.temporal.address });
   const bench = await Worker.create({
+    connection,
     taskQueue,
     workflowsPath: join(import.meta.dirname, 'copy-workflow.ts'),
   });
@@ -53,6 +55,7 @@ export async function benchCopy(world: BenchWorld, sizeMb: number) {
     say(`in:  ${second.toFixed(1)} s, ${(sizeMb / second).toFixed(0)} MB/s`);
     return [first, second];
   });
+  await connection.close();
   const { peakMb } = await memoryOf(workerPid);
   const here = createHash('sha512');
   for await (const chunk of createReadStream(join(world.artifacts, at.upgradeId, 'dump')) as AsyncIterable<Buffer>)

@@ -44,6 +44,7 @@ export async function raiseWorld(sizeMb: number): Promise<BenchWorld> {
       child.on('message', (message: StageMessage) => {
         if (message.kind === 'ready') resolve(message.stage);
         if (message.kind === 'problem') reject(new Error(message.text));
+        if (message.kind === 'problem') say(message.text);
       });
       child.once('exit', () => reject(new Error('the stage ended')));
     });
@@ -95,7 +96,7 @@ async function emptyServer(access: Access): Promise<PodRef> {
       },
     },
   });
-  return await eventually('the empty server', 120, async () => {
+  return await eventually('the empty server', 300, async () => {
     const { metadata } = await access.core.readNamespacedPod({ namespace, name });
     const pod = { namespace, name, uid: metadata?.uid ?? '', container: 'postgres' };
     const script = 'read -r pid <"$PGDATA/postmaster.pid" && [ "$pid" = 1 ] && pg_isready -q && echo up';
