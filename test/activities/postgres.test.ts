@@ -291,7 +291,7 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
   });
 
   it('tells no value of a row when an import fails', async () => {
-    const { world, candidate, run: inPod } = servers;
+    const { world, candidate } = servers;
     const canary = 'canary7731';
     const text = `CREATE DATABASE canary;
 \\connect canary
@@ -313,7 +313,7 @@ ${canary} is no statement;
 \\${canary}
 `;
     const script = 'printf %s "$1" | gzip >/pgleap/canary.sql.gz && sha512sum </pgleap/canary.sql.gz';
-    const sha512 = (await inPod(candidate.pod, script, text)).slice(0, 128);
+    const sha512 = (await servers.run(candidate.pod, script, text)).slice(0, 128);
     const arg = { world, server: candidate, path: '/pgleap/canary.sql.gz', compression: 'gzip' as const, sha512 };
     const heartbeats: unknown[] = [];
     const imported = await run(() => activities.importDump({ ...arg, name: 'canary' }), { heartbeats });
