@@ -73,7 +73,8 @@ export async function quiesce(run: Run): Promise<void> {
   run.status.downtime.from ??= at;
   await journalOld(run);
   const awaited = suspended.reduce((sum, { runningJobs }) => sum + runningJobs, 0);
-  if (ended.length > 0) run.status.notes.push(`Sessions ended when the source was fenced: ${firstOf(ended, endedCount).join(', ')}`);
+  if (ended.length > 0)
+    run.status.notes.push(`Sessions ended when the source was fenced: ${firstOf(ended, endedCount).join(', ')}`);
   note(
     run,
     'quiesce',
