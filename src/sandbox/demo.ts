@@ -18,8 +18,9 @@ const usage = `Usage: npm run demo -- [options]
   --yes         approve every gate
   --json        narration on stderr; the last line of stdout is one JSON object
   --size MB     bulk data beside the few MB that there always are (default 20)
-  --from MAJOR  ${SOURCE_MAJORS.join(' or ')} (default 16)
+  --from MAJOR  ${SOURCE_MAJORS.join(' or ')} (default 16; with --cluster 15 or 17, default 15)
   --keep        leave everything running, and say how to stop it
+  --cluster     in a real one-node Kubernetes on this machine (npm run cluster:up; Debian 12, root) instead of the sandbox
   --spec FILE   your own spec, on the cluster of KUBECONFIG, your Temporal and your worker
   --help        this text
 `;
@@ -30,6 +31,7 @@ interface Options {
   keep: boolean;
   size: number;
   from: SourceMajor;
+  cluster: boolean;
   spec: string | undefined;
 }
 
@@ -42,7 +44,8 @@ function readOptions(): Options | undefined {
         json: { type: 'boolean', default: false },
         keep: { type: 'boolean', default: false },
         size: { type: 'string', default: '20' },
-        from: { type: 'string', default: '16' },
+        from: { type: 'string' },
+        cluster: { type: 'boolean', default: false },
         spec: { type: 'string' },
         help: { type: 'boolean', default: false },
       },
@@ -55,14 +58,13 @@ function readOptions(): Options | undefined {
   if (!Number.isFinite(size) || size < 0 || size > 20_000) {
     throw new UserError('usage', `--size takes megabytes from 0 to 20000, not ${values.size}.`);
   }
-  const from = SOURCE_MAJORS.find((major) => String(major) === values.from);
+  // The cluster has images of Debian's releases.
+  const majors = values.cluster ? SOURCE_MAJORS.filter((major) => major !== 16) : SOURCE_MAJORS;
+  const from = majors.find((major) => String(major) === (values.from ?? (values.cluster ? '15' : '16')));
   if (from === undefined) {
-    throw new UserError(
-      'usage',
-      `--from takes ${SOURCE_MAJORS.join(' or ')}, not ${values.from}: there is no image of it.`,
-    );
+    throw new UserError('usage', `--from takes ${majors.join(' or ')}, not ${values.from}: there is no image of it.`);
   }
-  const { yes, json, keep, spec } = values;
+  const { yes, json, keep, cluster, spec } = values;
   if (!yes && !(process.stdin.isTTY && process.stdout.isTTY)) {
     throw new UserError(
       'usage',
@@ -76,7 +78,7 @@ function readOptions(): Options | undefined {
         'own cluster: npm run demo -- --spec upgrade.yaml',
     );
   }
-  return { yes, json, keep, size, from, spec };
+  return { yes, json, keep, size, from, cluster, spec };
 }
 
 async function main(): Promise<ExitName> {
@@ -118,6 +120,7 @@ async function run(options: Options, terminal: Terminal, curtain: Curtain): Prom
     String(options.size),
     '--artifacts',
     artifacts,
+    ...(options.cluster ? ['--cluster'] : []),
   ]);
   if (stage.temporal.uiUrl !== null) say(terminal, `  Temporal’s Web UI   ${stage.temporal.uiUrl}`);
   say(terminal, `  the website         ${stage.sandbox.siteUrl}`);

@@ -52,7 +52,7 @@ export async function startSandbox(
       ...options,
       kubeconfig: cluster.kubeconfigPath,
       linode: { url: linode.url, token: linode.token },
-      connect: (ip, port) => runtime.connect(ip, port),
+      connect: ({ status }, port) => runtime.connect(status?.podIP ?? '', port),
       log,
     });
     closers.push(() => world.close());

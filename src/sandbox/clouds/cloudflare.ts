@@ -18,6 +18,8 @@ export interface CloudflareOptions {
   scripts: Record<string, URL>;
   /** Answers what no Worker answers. Its request has the visitor's URL and headers. */
   origin: (request: Request) => Promise<Response>;
+  /** The address that API and zone listen at. Default: the loopback one. */
+  host?: string;
   log?: (line: string) => void;
 }
 
@@ -51,7 +53,7 @@ class Refusal extends Error {
 
 /** The part of the Cloudflare API v4 that Worker routes need, and a zone that is served by a real Workers runtime. */
 export async function startCloudflare(options: CloudflareOptions): Promise<Cloudflare> {
-  const { token, zoneId, zoneName, scripts, origin, log = () => {} } = options;
+  const { token, zoneId, zoneName, scripts, origin, host = '127.0.0.1', log = () => {} } = options;
   const routes = new Map<string, Route>();
   // Routing lies in front of the runtime, as at Cloudflare: a changed route never restarts a Worker.
   const workers = new Miniflare({
@@ -67,6 +69,7 @@ export async function startCloudflare(options: CloudflareOptions): Promise<Cloud
   });
   await workers.ready;
 
+  const address = { host, port: 0 };
   const api = await listen(async (request, response) => {
     try {
       sendJson(response, 200, { result: await answer(request), success: true, errors: [], messages: [] });
@@ -75,7 +78,7 @@ export async function startCloudflare(options: CloudflareOptions): Promise<Cloud
       const errors = [{ code: error.code, message: error.message }];
       sendJson(response, error.status, { result: null, success: false, errors, messages: [] });
     }
-  });
+  }, address);
 
   async function answer(request: IncomingMessage): Promise<unknown> {
     const { method = 'GET' } = request;
@@ -164,7 +167,7 @@ export async function startCloudflare(options: CloudflareOptions): Promise<Cloud
         response,
       );
     }
-  });
+  }, address);
 
   return {
     apiUrl: `${api.url}/client/v4`,

@@ -40,14 +40,19 @@ async function main(): Promise<void> {
       from: { type: 'string', default: '16' },
       size: { type: 'string', default: '20' },
       artifacts: { type: 'string', default: 'artifacts' },
+      cluster: { type: 'boolean', default: false },
     },
   });
   const folder = await mkdtemp(join(tmpdir(), 'pgleap-demo-'));
   closers.push(() => rm(folder, { recursive: true, force: true }));
+  if (values.cluster) await timed('a real one-node Kubernetes', () => clusterUp(folder));
+  const [file, what] = values.cluster
+    ? ['test/cluster/world.ts', 'a website’s zone, a database and the services on it, in the cluster']
+    : ['src/sandbox/main.ts', 'a Kubernetes cluster, block storage, a website’s zone, and the services in them'];
   const [temporal, sandbox] = await Promise.all([
     timed('Temporal’s server', findServer),
-    timed('a Kubernetes cluster, block storage, a website’s zone, and the services in them', () =>
-      startSandboxProcess(folder, ['--state', join(folder, 'sandbox'), '--from', values.from, '--size', values.size]),
+    timed(what, () =>
+      startWorld(folder, file, ['--state', join(folder, 'sandbox'), '--from', values.from, '--size', values.size]),
     ),
   ]);
   const env: Record<string, string> = {
@@ -94,8 +99,31 @@ async function timed<T>(name: string, work: () => Promise<T>): Promise<T> {
   return result;
 }
 
-async function startSandboxProcess(folder: string, args: string[]): Promise<WorldAddress> {
-  const child = fork(join(root, 'src', 'sandbox', 'main.ts'), args, { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+/** One that this brought up is taken down with the rest; a cluster that was there, or was given, is left. */
+async function clusterUp(folder: string): Promise<void> {
+  if (process.env['PGLEAP_TEST_KUBECONFIG']) return;
+  const cluster = (...args: string[]) => finished(folder, join(root, 'test', 'cluster', 'cluster.ts'), args);
+  const { wasUp }: { wasUp: boolean } = JSON.parse(await cluster('up', '--json'));
+  if (!wasUp) closers.push(async () => void (await cluster('down')));
+}
+
+/** Runs a script to its end, and resolves with what it printed. */
+async function finished(folder: string, script: string, args: string[]): Promise<string> {
+  const child = spawn(process.execPath, [script, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const unfinished = () => ended(child);
+  closers.push(unfinished);
+  const [out, problems]: string[][] = [[], []];
+  child.stdout.on('data', (chunk: Buffer) => out?.push(chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => problems?.push(chunk.toString()));
+  child.stderr.pipe(createWriteStream(join(folder, 'cluster.log'), { flags: 'a' }));
+  const [code] = (await once(child, 'close')) as [number | null];
+  closers.splice(closers.indexOf(unfinished), 1);
+  if (code !== 0) throw new Error(problems?.join('').trim() || `${script} ended with ${code}`);
+  return out?.join('') ?? '';
+}
+
+async function startWorld(folder: string, file: string, args: string[]): Promise<WorldAddress> {
+  const child = fork(join(root, file), args, { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
   closers.push(() => ended(child));
   const problems: string[] = [];
   child.stderr?.pipe(createWriteStream(join(folder, 'sandbox.log')));
@@ -132,7 +160,8 @@ async function ended(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const exit = once(child, 'exit');
   child.kill('SIGTERM');
-  const late = setTimeout(() => child.kill('SIGKILL'), 30_000);
+  // A cluster takes its time to end pods and detach volumes.
+  const late = setTimeout(() => child.kill('SIGKILL'), 180_000);
   await exit;
   clearTimeout(late);
 }

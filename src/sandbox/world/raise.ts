@@ -28,6 +28,8 @@ export interface Ground extends WorldOptions {
   kubeconfig: string;
   linode: WorldAddress['linode'];
   connect: Connect;
+  /** An address of this machine that pgleap's worker reaches. Default: the loopback one. */
+  host?: string;
   /** The spec is written here. */
   stateDir: string;
   log: (line: string) => void;
@@ -35,7 +37,7 @@ export interface Ground extends WorldOptions {
 
 /** Resolves when every example service is ready. `close` ends what runs beside the cluster; what is in it stays. */
 export async function raiseWorld(ground: Ground): Promise<{ address: WorldAddress; close(): Promise<void> }> {
-  const { kubeconfig, linode, connect, stateDir, log } = ground;
+  const { kubeconfig, linode, connect, host, stateDir, log } = ground;
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(kubeconfig);
   const access = openAccess(kubeConfig);
@@ -45,6 +47,7 @@ export async function raiseWorld(ground: Ground): Promise<{ address: WorldAddres
     zoneName: ZONE_NAME,
     scripts: { maintenance: MAINTENANCE_WORKER },
     origin: (request) => visitSite(access, connect, request),
+    ...(host === undefined ? {} : { host }),
     log,
   });
   try {

@@ -1,19 +1,20 @@
 import { request as httpRequest } from 'node:http';
 import type { Duplex } from 'node:stream';
+import type { V1Pod } from '@kubernetes/client-node';
 import { readyPods, type Access } from './access.ts';
 import { SITE_HOST } from './world.ts';
 
 /** Opens a TCP connection to a pod: each cluster has its own way there. */
-export type Connect = (ip: string, port: number) => Promise<Duplex>;
+export type Connect = (pod: V1Pod, port: number) => Promise<Duplex>;
 
 /** What the load balancer in front of the cluster does: passes the request to a ready pod of the website, or answers 502. */
 export async function visitSite(access: Access, connect: Connect, request: Request): Promise<Response> {
   const pods = await readyPods(access, 'web', 'site').catch(() => []);
-  const ip = pods[Math.floor(Math.random() * pods.length)]?.status?.podIP;
-  if (ip === undefined) return new Response('no backend is ready\n', { status: 502 });
+  const pod = pods[Math.floor(Math.random() * pods.length)];
+  if (pod === undefined) return new Response('no backend is ready\n', { status: 502 });
   const { pathname, search } = new URL(request.url);
   try {
-    const stream = await connect(ip, 8080);
+    const stream = await connect(pod, 8080);
     return await new Promise((resolve, reject) => {
       const sent = httpRequest(
         {

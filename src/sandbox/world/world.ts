@@ -12,6 +12,8 @@ export const SITE_HOST = 'www.shop.test';
 
 const EXAMPLES = join(import.meta.dirname, '..', '..', '..', 'examples', 'sandbox');
 const SERVICES = ['site', 'metricity', 'pinnwand', 'grafana', 'blackbox'] as const;
+/** All that the example's objects lie in, but for its volumes. */
+export const NAMESPACES = ['databases', 'web', 'bots', 'monitoring'];
 const NAMESPACE_OF: Record<(typeof SERVICES)[number], string> = {
   site: 'web',
   pinnwand: 'web',
