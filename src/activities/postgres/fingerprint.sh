@@ -31,12 +31,14 @@ else
   # What a restore into 16 or later makes of it.
   membership="format('admin=%s inherit=%s set=t', m.admin_option, r.rolinherit)"
 fi
+# ICU locales are stored in their standard form since 16, and what that is depends on the library: de_AT becomes de-AT.
+icu_apart="CASE d.datlocprovider WHEN 'i' THEN 'icu' ELSE"
 if [ "$numeric_version" -ge 170000 ]; then
-  locale="format('provider=%s locale=%s rules=%s', d.datlocprovider, d.datlocale, d.daticurules)"
+  locale="format('provider=%s locale=%s rules=%s', d.datlocprovider, $icu_apart d.datlocale END, d.daticurules)"
 elif [ "$numeric_version" -ge 160000 ]; then
-  locale="format('provider=%s locale=%s rules=%s', d.datlocprovider, d.daticulocale, d.daticurules)"
+  locale="format('provider=%s locale=%s rules=%s', d.datlocprovider, $icu_apart d.daticulocale END, d.daticurules)"
 elif [ "$numeric_version" -ge 150000 ]; then
-  locale="format('provider=%s locale=%s rules=', d.datlocprovider, d.daticulocale)"
+  locale="format('provider=%s locale=%s rules=', d.datlocprovider, $icu_apart d.daticulocale END)"
 else
   locale="'provider=c locale= rules='::text"
 fi
@@ -170,6 +172,8 @@ function flush(  i, text) {
   while (count > 0 && line[count] == "") count--
   if (type == "TABLE" || type == "FOREIGN TABLE" || type == "DOMAIN") relax()
   if (type ~ /ACL$/ || (type == "TABLE" && inherits)) order()
+  # Written in ICU's standard form since 16, whatever the source called it.
+  if (type == "COLLATION") for (i = 1; i <= count; i++) if (line[i] ~ /provider = icu/) sub(/, locale = '([^']|'')*'/, "", line[i])
   # A keyword since 16, and as one it is not quoted where it names the type.
   for (i = 1; i <= count; i++) gsub(/"json"/, "json", line[i])
   gsub(/"json"/, "json", key)

@@ -33,7 +33,7 @@ CREATE DATABASE site OWNER site_owner;
 CREATE DATABASE metricity OWNER metricity;
 CREATE DATABASE pinnwand OWNER pinnwand TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C';
 CREATE DATABASE "Käse & ""Brötchen"" – Archiv 2019" OWNER legacy CONNECTION LIMIT 5;
-CREATE DATABASE "ICU german" TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'de';
+CREATE DATABASE "ICU german" TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'de_AT';
 COMMENT ON DATABASE pinnwand IS 'pastes; asleep since 2021';
 ALTER DATABASE metricity SET timezone = 'Europe/Berlin';
 ALTER DATABASE site SET work_mem = '6MB';
@@ -193,7 +193,9 @@ CREATE AGGREGATE longest(text) (SFUNC = textcat, STYPE = text, INITCOND = '');
 CREATE FUNCTION same_length(a text, b text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT length(a) = length(b)';
 CREATE OPERATOR === (LEFTARG = text, RIGHTARG = text, FUNCTION = same_length, COMMUTATOR = ===);
 CREATE TEXT SEARCH CONFIGURATION plain (COPY = simple);
+-- From 16 on both become de-u-kn and de-u-co-phonebk.
 CREATE COLLATION german (provider = icu, locale = 'de-u-kn-true');
+CREATE COLLATION phonebook (provider = icu, locale = 'de@collation=phonebook', deterministic = false);
 CREATE TABLE sorted (name text COLLATE german PRIMARY KEY);
 INSERT INTO sorted VALUES ('Äpfel'), ('Apfel 10'), ('Apfel 9'), ('zebra'), ('');
 CREATE TABLE "no columns" ();
