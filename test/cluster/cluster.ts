@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { tearDown } from './down.ts';
 import { ClusterProblem } from './layout.ts';
 import { say } from './progress.ts';
-import { withLock } from './state.ts';
+import { readState, withLock } from './state.ts';
 import { bringUp, clusterMemory, describeCluster } from './up.ts';
 
 const started = performance.now();
@@ -21,14 +21,17 @@ const program = new Command('cluster').description('A real one-node Kubernetes f
 program
   .command('up')
   .description('make it, or what is missing of it; ends with the path of its kubeconfig')
-  .option('--json', 'print one line of JSON: kubeconfig, addresses, folders, seconds, memory')
+  .option('--json', 'print one line of JSON: kubeconfig, addresses, folders, whether it was up, seconds, memory')
   .addHelpText(
     'after',
     '\nExamples:\n  npm run cluster:up\n  npm run --silent cluster:up -- --json | jq -r .kubeconfig',
   )
   .action(async ({ json }: { json?: boolean }) => {
-    const state = await withLock(() => bringUp(stop.signal));
-    const facts = { ...describeCluster(state), seconds: seconds(), memoryBytes: clusterMemory() };
+    const { state, wasUp } = await withLock(async () => {
+      const before = readState()?.phase === 'up';
+      return { state: await bringUp(stop.signal), wasUp: before };
+    });
+    const facts = { ...describeCluster(state), wasUp, seconds: seconds(), memoryBytes: clusterMemory() };
     if (!json) say(`up after ${facts.seconds} s, ${Math.round(facts.memoryBytes / 2 ** 20)} MiB of memory`);
     process.stdout.write(`${json ? JSON.stringify(facts) : facts.kubeconfig}\n`);
   });
