@@ -1,5 +1,6 @@
 import { Client, Connection, isGrpcDeadlineError, isGrpcServiceError } from '@temporalio/client';
 import { UserError } from '../domain/exit-codes.ts';
+import { loadDataConverter } from '../worker/codec.ts';
 import { loadTemporalConfig } from '../worker/temporal-config.ts';
 
 /** A connection to Temporal, configured as the `temporal` command is: environment, then its configuration file. */
@@ -18,6 +19,7 @@ const patienceMs = 10_000;
 /** Throws UserError `noTemporal` with what to do about it. */
 export async function connect(options: { address?: string } = {}): Promise<Session> {
   const { connectionOptions, namespace = 'default' } = loadTemporalConfig();
+  const dataConverter = loadDataConverter();
   const address = options.address ?? connectionOptions.address ?? 'localhost:7233';
   const { tls, apiKey, metadata } = connectionOptions;
   let connection: Connection | undefined;
@@ -37,7 +39,7 @@ export async function connect(options: { address?: string } = {}): Promise<Sessi
     throw noTemporal(error, address, namespace);
   }
   return {
-    client: new Client({ connection, namespace }),
+    client: new Client({ connection, namespace, ...(dataConverter === undefined ? {} : { dataConverter }) }),
     address,
     namespace,
     taskQueue: process.env['PGLEAP_TASK_QUEUE'] || 'pgleap',

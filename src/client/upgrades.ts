@@ -7,7 +7,13 @@ import {
   WorkflowUpdateFailedError,
 } from '@temporalio/client';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ApplicationFailure, CancelledFailure, defaultPayloadConverter, TerminatedFailure } from '@temporalio/common';
+import {
+  ApplicationFailure,
+  CancelledFailure,
+  defaultPayloadConverter,
+  TerminatedFailure,
+  type Payload,
+} from '@temporalio/common';
 import type { Progress } from '../activities/types.ts';
 import type { MessageName } from '../domain/decide.ts';
 import { UserError, type ExitName } from '../domain/exit-codes.ts';
@@ -15,6 +21,7 @@ import type { Plan } from '../domain/plan.ts';
 import type { Spec } from '../domain/spec.ts';
 import type { UpgradeResult, UpgradeStatus } from '../domain/state.ts';
 import type { planPostgres, upgradePostgres } from '../workflows/index.ts';
+import { loadCodec } from '../worker/codec.ts';
 import { bounded, noWorker, requireWorker, type Session } from './connection.ts';
 
 /** Fixed by the database, so that Temporal itself keeps two upgrades of one database apart. */
@@ -181,22 +188,37 @@ export async function describeUpgrade(
   try {
     const handle = session.client.workflow.getHandle(workflowId);
     const { raw, status } = await bounded(session, `describe ${workflowId}`, () => handle.describe());
-    const activities = (raw.pendingActivities ?? []).map((activity): PendingActivity => {
-      const payload = activity.heartbeatDetails?.payloads?.[0];
+    const pending = (raw.pendingActivities ?? []).map(async (activity): Promise<PendingActivity> => {
+      const progress = await plainOf(activity.heartbeatDetails?.payloads?.[0]);
+      const hidden = await plainOf(activity.lastFailure?.encodedAttributes);
       const seconds = activity.lastHeartbeatTime?.seconds;
       return {
         name: activity.activityType?.name ?? '',
         attempt: activity.attempt ?? 1,
-        progress: payload ? readProgress(defaultPayloadConverter.fromPayload(payload)) : null,
+        progress: readProgress(progress),
         at: seconds ? Number(seconds) * 1000 + (activity.lastHeartbeatTime?.nanos ?? 0) / 1e6 : null,
-        lastFailure: activity.lastFailure?.message ?? null,
+        lastFailure: messageIn(hidden) ?? activity.lastFailure?.message ?? null,
       };
     });
+    const activities = await Promise.all(pending);
     const known: RunState[] = ['RUNNING', 'COMPLETED', 'FAILED', 'TERMINATED', 'CANCELLED', 'TIMED_OUT'];
     return { state: known.find((one) => one === status.name) ?? 'OTHER', activities };
   } catch (error) {
     throw explainMissing(error, workflowId);
   }
+}
+
+/** What the SDK leaves as it came over the wire. */
+async function plainOf(payload: Payload | null | undefined): Promise<unknown> {
+  if (!payload) return undefined;
+  const [plain = payload] = (await loadCodec()?.decode([payload])) ?? [];
+  return defaultPayloadConverter.fromPayload(plain);
+}
+
+/** With a codec the server keeps a failure's words in a payload of their own. */
+function messageIn(hidden: unknown): string | null {
+  const found = typeof hidden === 'object' && hidden !== null && 'message' in hidden ? hidden.message : null;
+  return typeof found === 'string' ? found : null;
 }
 
 function readProgress(value: unknown): Progress | null {

@@ -1,6 +1,15 @@
+import type { KubeConfig } from '@kubernetes/client-node';
 import { ApplicationFailure } from '@temporalio/common';
 import type { ActivityInterceptorsFactory } from '@temporalio/worker';
 import { redact } from '../domain/redact.ts';
+
+/** What the kubeconfig holds in itself; what a command or a file gives it is asked for anew each time, and never shown. */
+export function kubeSecrets(kubeConfig: KubeConfig): string[] {
+  return kubeConfig.getUsers().flatMap(({ token, password, keyData }) => {
+    const key = keyData === undefined ? [] : [keyData, Buffer.from(keyData, 'base64').toString('utf8')];
+    return [token, password, ...key].filter((secret): secret is string => Boolean(secret));
+  });
+}
 
 /** Takes the worker's own secrets, and what looks like one, out of a text. */
 export function cleaner(secrets: string[]): (text: string) => string {

@@ -17,7 +17,8 @@ import { checkCloudflare, checkCluster, checkLinode } from './checks.ts';
 import { readWorkerConfig } from './config.ts';
 import { serveHealth } from './health.ts';
 import { createLogger } from './logger.ts';
-import { cleaner, secretsNet } from './secrets.ts';
+import { loadDataConverter } from './codec.ts';
+import { cleaner, kubeSecrets, secretsNet } from './secrets.ts';
 import { loadTemporalConfig } from './temporal-config.ts';
 
 /** Less than a probe waits. */
@@ -30,6 +31,7 @@ const readyMs = 3000;
  */
 export async function runWorker(options: { json: boolean; level?: LogLevel }): Promise<void> {
   const config = readWorkerConfig();
+  const dataConverter = loadDataConverter();
   if (config.linodeToken === '') {
     throw new UserError(
       'configuration',
@@ -42,6 +44,7 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
     config.cloudflareToken,
     process.env['TEMPORAL_API_KEY'] ?? '',
     config.notifyUrl ?? '',
+    ...kubeSecrets(config.kubeConfig),
   ];
   const clean = cleaner(secrets);
   const logger = createLogger({ json: options.json, level: options.level ?? 'INFO', clean });
@@ -67,6 +70,7 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
     const common = {
       connection,
       namespace,
+      ...(dataConverter === undefined ? {} : { dataConverter }),
       interceptors: { activity: [secretsNet(clean)] },
       identity: `pgleap@${hostname()}:${process.pid}`,
       // A heartbeat's answer brings the word that a rollback waits for this activity; by default that takes 24 s of downtime.

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
-import type { WorkflowHandleWithStartDetails } from '@temporalio/client';
+import { Client, type WorkflowHandleWithStartDetails } from '@temporalio/client';
+import type { DataConverter } from '@temporalio/common';
 import { Context } from '@temporalio/activity';
 import {
   Runtime,
@@ -24,8 +25,12 @@ const quiet = new DefaultLogger('ERROR');
 Runtime.install({ logger: quiet, telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } } });
 vi.setConfig({ maxConcurrency: 8, testTimeout: 120_000, hookTimeout: 60_000 });
 
-export function bundle(): Promise<WorkflowBundleWithSourceMap> {
-  return bundleWorkflowCode({ workflowsPath, logger: quiet });
+export function bundle(failureConverterPath?: string): Promise<WorkflowBundleWithSourceMap> {
+  return bundleWorkflowCode({
+    workflowsPath,
+    logger: quiet,
+    ...(failureConverterPath === undefined ? {} : { failureConverterPath }),
+  });
 }
 
 export interface Upgrade {
@@ -94,8 +99,10 @@ function follow(world: FakeWorld, handle: Handle): Upgrade {
 }
 
 /** One server, one bundle and one worker for a file; each test has a world and a workflow of its own, named by `prefix`. */
-export async function startHarness(prefix = 'db') {
-  const [env, workflowBundle] = await Promise.all([startTemporal(), bundle()]);
+export async function startHarness(prefix = 'db', dataConverter?: DataConverter) {
+  const [env, workflowBundle] = await Promise.all([startTemporal(), bundle(dataConverter?.failureConverterPath)]);
+  const converting = dataConverter === undefined ? {} : { dataConverter };
+  const client = new Client({ connection: env.connection, ...converting });
   const taskQueue = 'pgleap';
   const worlds = new Map<string, FakeWorld>();
   const names = Object.keys(createWorld({ namespace: 'x', queue: taskQueue }).activities) as ActivityName[];
@@ -115,6 +122,7 @@ export async function startHarness(prefix = 'db') {
     taskQueue,
     workflowBundle,
     activities,
+    ...converting,
     identity: 'worker',
     maxHeartbeatThrottleInterval: '100ms',
     defaultHeartbeatThrottleInterval: '100ms',
@@ -146,7 +154,7 @@ export async function startHarness(prefix = 'db') {
     for (const [gate, { policy }] of Object.entries((spec['gates'] ?? {}) as Record<string, { policy?: string }>)) {
       if (policy === 'auto') made.world.approvals.add(gate);
     }
-    const handle = await env.client.workflow.start<typeof upgradePostgres>('upgradePostgres', {
+    const handle = await client.workflow.start<typeof upgradePostgres>('upgradePostgres', {
       workflowId,
       taskQueue,
       args: [spec],
@@ -164,7 +172,7 @@ export async function startHarness(prefix = 'db') {
     makeWorld,
     start,
     plan: (workflowId: string, spec: unknown) =>
-      env.client.workflow.execute<typeof planPostgres>('planPostgres', { workflowId, taskQueue, args: [spec] }),
+      client.workflow.execute<typeof planPostgres>('planPostgres', { workflowId, taskQueue, args: [spec] }),
     close: async () => {
       worker.shutdown();
       await running;
