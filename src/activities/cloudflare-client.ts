@@ -1,5 +1,6 @@
 import { CancelledFailure } from '@temporalio/common';
 import Cloudflare, { APIError } from 'cloudflare';
+import { z } from 'zod';
 import { abortSignal } from './context.ts';
 import { fail, isFailure, messageOf } from './errors.ts';
 import { retryAfterMs } from './retry-after.ts';
@@ -30,6 +31,12 @@ export interface RoutesClient {
   remove(zone: string, id: string): Promise<void>;
 }
 
+/** What is used of Cloudflare's answers. */
+const zoneShape = z.object({ name: z.string() });
+const routesShape = z.object({
+  result: z.array(z.object({ id: z.string().min(1), pattern: z.string(), script: z.string().nullish() })),
+});
+
 /** Cloudflare's error codes on these endpoints; they mean other things in other parts of its API. */
 const CODE = { unknownZone: 7003, auth: 10_000, unknownScript: 10_019, duplicate: 10_020 } as const;
 
@@ -41,7 +48,8 @@ export function routesClient(config: CloudflareConfig): RoutesClient {
   async function call<T>(
     what: string,
     zone: string,
-    run: (client: Cloudflare, options: { signal?: AbortSignal }) => PromiseLike<T>,
+    shape: z.ZodType<T>,
+    run: (client: Cloudflare, options: { signal?: AbortSignal }) => PromiseLike<unknown>,
   ): Promise<T> {
     const token = config.token();
     if (token === undefined || token === '') {
@@ -60,43 +68,61 @@ export function routesClient(config: CloudflareConfig): RoutesClient {
       userServiceKey: null,
       logLevel: 'off',
     });
+    let answer: unknown;
     try {
-      return await run(client, signal === undefined ? {} : { signal });
+      answer = await run(client, signal === undefined ? {} : { signal });
     } catch (error) {
       if (signal?.aborted === true) {
         throw signal.reason instanceof Error ? signal.reason : new CancelledFailure(`Cancelled: ${what}`);
       }
       throw translate(error, what, zone, token);
     }
+    const read = shape.safeParse(answer);
+    if (read.success) return read.data;
+    // A gateway's page must not pass for a zone without routes.
+    throw fail(
+      'Unreachable',
+      `What answered is not Cloudflare’s API: could not ${what}. Check CLOUDFLARE_API_URL, and for a proxy or login page in between.`,
+    );
   }
 
   return {
     async zoneName(zone) {
       try {
-        return (await call('read the zone', zone, (sdk, options) => sdk.zones.get({ zone_id: zone }, options))).name;
+        return (
+          await call('read the zone', zone, zoneShape, (sdk, options) => sdk.zones.get({ zone_id: zone }, options))
+        ).name;
       } catch (error) {
         if (isFailure(error, 'AccessDenied')) return null;
         throw error;
       }
     },
     async list(zone) {
-      const page = await call('list the Worker routes', zone, (sdk, options) =>
-        sdk.workers.routes.list({ zone_id: zone }, options),
+      const page = await call('list the Worker routes', zone, routesShape, (sdk, options) =>
+        // The SDK's own reading makes an empty list of whatever has no `result`.
+        sdk.workers.routes
+          .list({ zone_id: zone }, options)
+          .asResponse()
+          .then((response) => response.json()),
       );
       // The API writes "no Worker" as null, as an empty text, or not at all.
       return page.result.map(({ id, pattern, script }) => ({ id, pattern, script: script || null }));
     },
     async create(zone, pattern, script) {
       const body = { zone_id: zone, pattern, ...(script === null ? {} : { script }) };
-      await call(`make the route ${pattern}`, zone, (sdk, options) => sdk.workers.routes.create(body, options));
+      await call(`make the route ${pattern}`, zone, z.unknown(), (sdk, options) =>
+        sdk.workers.routes.create(body, options),
+      );
     },
     async replace(zone, id, pattern, script) {
       const body = { zone_id: zone, pattern, ...(script === null ? {} : { script }) };
-      await call(`change the route ${pattern}`, zone, (sdk, options) => sdk.workers.routes.update(id, body, options));
+      await call(`change the route ${pattern}`, zone, z.unknown(), (sdk, options) =>
+        sdk.workers.routes.update(id, body, options),
+      );
     },
     async remove(zone, id) {
       try {
-        await call('remove the route', zone, (sdk, options) =>
+        await call('remove the route', zone, z.unknown(), (sdk, options) =>
           sdk.workers.routes.delete(id, { zone_id: zone }, options),
         );
       } catch (error) {

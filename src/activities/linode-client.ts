@@ -52,25 +52,40 @@ baseRequest.interceptors.response.use((response) => {
 
 /**
  * Runs calls of the Linode SDK with this configuration. Whatever goes wrong leaves as one of pgleap's failures, which
- * holds neither the request nor its headers; `what` begins its message, e.g. `clone volume 123`.
+ * holds neither the request nor its headers; `what` begins its message, e.g. `clone volume 123`. An answer that is not of
+ * this shape is nobody's word: a gateway's page must not pass for an empty list.
  */
-export async function linode<T>(config: LinodeConfig, what: string, run: () => Promise<T>): Promise<T> {
-  return (await linodeWithScopes(config, what, run)).value;
+export async function linode<T>(
+  config: LinodeConfig,
+  what: string,
+  shape: z.ZodType<T>,
+  run: () => Promise<unknown>,
+): Promise<T> {
+  return (await linodeWithScopes(config, what, shape, run)).value;
 }
 
 /** The same, with the scopes of the token; null when the API did not name them. */
 export async function linodeWithScopes<T>(
   config: LinodeConfig,
   what: string,
-  run: () => Promise<T>,
+  shape: z.ZodType<T>,
+  run: () => Promise<unknown>,
 ): Promise<{ value: T; scopes: string | null }> {
   const call: Call = { config };
+  let answer: unknown;
   try {
-    const value = await calls.run(call, run);
-    return { value, scopes: call.scopes ?? null };
+    answer = await calls.run(call, run);
   } catch (error) {
     throw translate(error, what, config.token());
   }
+  const read = shape.safeParse(answer);
+  if (!read.success) {
+    throw fail(
+      'Unreachable',
+      `What answered is not Linode’s API: could not ${what}. Check LINODE_API_URL, and for a proxy or login page in between.`,
+    );
+  }
+  return { value: read.data, scopes: call.scopes ?? null };
 }
 
 const reasons = z.array(z.object({ field: z.string().nullish(), reason: z.string() }));

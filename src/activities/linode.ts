@@ -1,5 +1,4 @@
 import { cloneVolume, deleteVolume, getVolume, getVolumes, getVolumeTypes, updateVolume } from '@linode/api-v4';
-import type { Volume } from '@linode/api-v4';
 import type { Check } from '../domain/checks.ts';
 import type { BlockVolumeFact, CloneFact, VolumeFact, World } from '../domain/facts.ts';
 import { asyncLocalStorage } from '@temporalio/activity';
@@ -33,6 +32,30 @@ export interface LinodeActivities
   findClone(arg: { world: World; source: BlockVolumeFact; label: string }): Promise<CloneFact | null>;
 }
 
+/** What is used of Linode's answers. */
+const volumeShape = z.object({
+  id: z.int(),
+  label: z.string(),
+  region: z.string(),
+  size: z.number(),
+  status: z.string(),
+  linode_id: z.int().nullable(),
+  tags: z.array(z.string()),
+  created: z.string(),
+  encryption: z.string().optional(),
+});
+type Volume = z.infer<typeof volumeShape>;
+const volumesShape = z.object({ data: z.array(volumeShape) });
+const typesShape = z.object({
+  data: z.array(
+    z.object({
+      id: z.string(),
+      price: z.object({ monthly: z.number().nullable() }),
+      region_prices: z.array(z.object({ id: z.string(), monthly: z.number().nullable() })),
+    }),
+  ),
+});
+
 const DRIVER = 'linodebs.csi.linode.com';
 /** Statuses that no wait mends. Others that are not `active`, also ones yet unknown, are waited for. */
 const STUCK = new Set(['offline', 'contact_support']);
@@ -40,11 +63,13 @@ const STUCK = new Set(['offline', 'contact_support']);
 /** What pgleap does at Linode: find the volume, see it detached, clone it, remove what was cloned. */
 export function linodeActivities(deps: LinodeDeps): LinodeActivities {
   const { assertWorld, pollMs = 3000, detachMs = 900_000, cloneMs = 43_200_000 } = deps;
-  const read = (id: number): Promise<Volume> => linode(deps, `read volume ${id}`, () => getVolume(id));
+  const read = (id: number): Promise<Volume> => linode(deps, `read volume ${id}`, volumeShape, () => getVolume(id));
 
   /** Null when there is none. The API filters; the exact comparison guards against a filter that it ignores. */
   async function findByLabel(label: string): Promise<Volume | null> {
-    const { data } = await linode(deps, `list volumes labelled ${label}`, () => getVolumes({}, { label }));
+    const { data } = await linode(deps, `list volumes labelled ${label}`, volumesShape, () =>
+      getVolumes({}, { label }),
+    );
     return data.find((volume) => volume.label === label) ?? null;
   }
 
@@ -59,10 +84,16 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
 
   async function remove(id: number): Promise<void> {
     try {
-      await linode(deps, `delete volume ${id}`, () => deleteVolume(id));
+      await linode(deps, `delete volume ${id}`, z.unknown(), () => deleteVolume(id));
     } catch (error) {
       if (!isFailure(error, 'NotFound')) throw error;
     }
+    const gone = await poll(async () => ((await readIfThere(id)) === null ? true : undefined), {
+      timeoutMs: 10_000,
+      startMs: pollMs,
+      maxMs: pollMs,
+    });
+    if (gone === undefined) throw fail('Conflict', `Volume ${id} still stands at Linode after it was deleted.`);
   }
 
   async function untilActive(id: number): Promise<Volume> {
@@ -101,7 +132,7 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
     const wanted = tagOf(upgradeId);
     if (volume.tags.includes(wanted)) return;
     const tags = [...volume.tags, 'pgleap', wanted];
-    await linode(deps, `tag volume ${volume.id}`, () => updateVolume(volume.id, { tags }));
+    await linode(deps, `tag volume ${volume.id}`, volumeShape, () => updateVolume(volume.id, { tags }));
   }
 
   async function makeClone(world: World, volume: BlockVolumeFact, label: string): Promise<Volume> {
@@ -118,7 +149,9 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
     }
     announce(label);
     try {
-      return await linode(deps, `clone volume ${volume.id} as ${label}`, () => cloneVolume(volume.id, { label }));
+      return await linode(deps, `clone volume ${volume.id} as ${label}`, volumeShape, () =>
+        cloneVolume(volume.id, { label }),
+      );
     } catch (error) {
       // A request that seemed lost may have been served after all: then the label is taken, by us.
       const found = isFailure(error, 'Refused') && error.details?.includes('label') ? await findByLabel(label) : null;
@@ -145,8 +178,10 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
         };
       }
       try {
-        const { value: found, scopes } = await linodeWithScopes(deps, `read volume ${id}`, () => getVolume(id));
-        const { data: types } = await linode(deps, 'read the price of volumes', () => getVolumeTypes());
+        const { value: found, scopes } = await linodeWithScopes(deps, `read volume ${id}`, volumeShape, () =>
+          getVolume(id),
+        );
+        const { data: types } = await linode(deps, 'read the price of volumes', typesShape, () => getVolumeTypes());
         const price = types.find((type) => type.id === 'volume');
         const perGb =
           price?.region_prices.find((region) => region.id === found.region)?.monthly ?? price?.price.monthly;

@@ -1,6 +1,7 @@
 import { log } from '@temporalio/activity';
 import { abortSignal } from './context.ts';
-import { fail, messageOf } from './errors.ts';
+import { fail, isFailure, messageOf } from './errors.ts';
+import { retryAfterMs } from './retry-after.ts';
 import type { NotifyActivities } from './types.ts';
 
 /**
@@ -20,11 +21,23 @@ export function notifyActivities(url: string | undefined): NotifyActivities {
           body: JSON.stringify({ text, content: text, upgradeId, kind }),
           signal: cancelled ? AbortSignal.any([limit, cancelled]) : limit,
         });
-        if (!response.ok) throw new Error(`it answered ${response.status}`);
+        const { status, headers } = response;
+        if (response.ok) return;
+        const says = `PGLEAP_NOTIFY_URL could not be told: it answered ${status}`;
+        if (status === 429) {
+          throw fail('RateLimited', says, { retryAfterMs: retryAfterMs(headers.get('retry-after'), 5000) });
+        }
+        throw status < 500 ? fail('Refused', `${says}; check the address`) : fail('Unreachable', says);
       } catch (error) {
-        const problem = messageOf(error).replaceAll(url, '(the URL)');
-        log.warn('could not notify', { error: problem });
-        throw fail('Unreachable', `PGLEAP_NOTIFY_URL could not be told: ${problem}`);
+        if (cancelled?.aborted === true) throw cancelled.reason;
+        const failure = isFailure(error, 'RateLimited', 'Refused', 'Unreachable')
+          ? error
+          : fail(
+              'Unreachable',
+              `PGLEAP_NOTIFY_URL could not be told: ${messageOf(error).replaceAll(url, '(the URL)')}`,
+            );
+        log.warn('could not notify', { error: failure.message });
+        throw failure;
       }
     },
   };

@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { isMap, isNode, isScalar, LineCounter, parseAllDocuments, parseDocument, type Document } from 'yaml';
+import { messageOf } from '../activities/errors.ts';
 import { UserError } from '../domain/exit-codes.ts';
 import { specSchema, type Spec } from '../domain/spec.ts';
 import { pathText, specProblems, type SpecProblem } from '../domain/spec-problems.ts';
@@ -17,11 +18,11 @@ export interface SpecFile {
 export async function readSpecFile(file: string): Promise<SpecFile> {
   const source = await readText(file, 'spec');
   const lines = new LineCounter();
-  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false });
+  const document = read(file, () => parseDocument(source, { lineCounter: lines, prettyErrors: false }));
   // What comes after the first mistake in the syntax is mostly its echo.
   const [mistake] = document.errors;
   if (mistake) throw invalid([`${place(file, lines, mistake.pos[0])}: ${mistake.message.slice(0, 200)}`]);
-  const written: unknown = document.toJS();
+  const written: unknown = read(file, () => document.toJS());
   const input = await inlineManifests(file, written);
   refuseSecrets(input);
   const parsed = specSchema.safeParse(input);
@@ -37,6 +38,15 @@ export async function readSpecFile(file: string): Promise<SpecFile> {
 function invalid(problems: string[]): UserError {
   const more = problems.length === 1 ? 'The spec has a problem' : `The spec has ${problems.length} problems`;
   return new UserError('invalidSpec', `${more}; nothing was started.\n${problems.join('\n')}`);
+}
+
+/** Aliases of aliases that would fill the memory, and what is nested too deep, end the parser with errors of its own. */
+function read<T>(file: string, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    throw invalid([`${file}: ${error instanceof RangeError ? 'it is nested too deep' : messageOf(error)}`]);
+  }
 }
 
 function place(file: string, lines: LineCounter, offset: number): string {
@@ -83,11 +93,13 @@ function refuseSecrets(input: unknown): void {
   const found = isRecord(target) ? secretsIn(target['patch']).map((what) => `target.patch: ${what}`) : [];
   for (const manifest of manifests) {
     if (!isRecord(manifest) || typeof manifest['text'] !== 'string') continue;
-    const documents = parseAllDocuments(manifest['text'], { prettyErrors: false });
+    const { text } = manifest;
+    const name = String(manifest['name']);
+    const documents = read(name, () => parseAllDocuments(text, { prettyErrors: false }));
     for (const document of Array.isArray(documents) ? documents : []) {
       // A file that is no YAML is not edited either; the worker says so.
       if (document.errors.length > 0) continue;
-      found.push(...secretsIn(document.toJS()).map((what) => `${String(manifest['name'])}: ${what}`));
+      found.push(...secretsIn(read(name, () => document.toJS())).map((what) => `${name}: ${what}`));
     }
   }
   if (found.length === 0) return;

@@ -1,4 +1,5 @@
 /** Whether the systems that a worker needs answer and take its credentials: for the worker's start and for `pgleap doctor`. */
+import { z } from 'zod';
 import type { KubeConfig } from '@kubernetes/client-node';
 import { getVolumes } from '@linode/api-v4';
 import { messageOf, isFailure } from '../activities/errors.ts';
@@ -40,7 +41,7 @@ export async function checkLinode(config: { token: string; url: string | undefin
   }
   try {
     const access = { token: () => token, timeoutMs: limitMs, ...(url === undefined ? {} : { baseUrl: url }) };
-    await linode(access, 'list volumes', () => getVolumes({ page_size: 25 }));
+    await linode(access, 'list volumes', z.unknown(), () => getVolumes({ page_size: 25 }));
     return { id, status: 'PASSED', message: 'Linode’s API answers and takes LINODE_TOKEN.' };
   } catch (error) {
     const denied = isFailure(error, 'AccessDenied');

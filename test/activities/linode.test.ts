@@ -274,6 +274,8 @@ describe('startClone and awaitClone', () => {
       size: 12,
       region: 'eu-central',
       tags: [],
+      linode_id: null,
+      created: '2026-01-01T00:00:00',
     };
     proxy.next({ when: (method) => method === 'GET', instead: { status: 200, body } });
     const stuck = await failureOf(
@@ -282,6 +284,28 @@ describe('startClone and awaitClone', () => {
       [TOKEN],
     );
     expect(stuck.message).toContain('support');
+  });
+});
+
+describe('an answer that is not Linode’s', () => {
+  test('is no volume, no empty list and no deletion', async () => {
+    const clone = await run(() => activities.startClone({ world, volume, label: cloneName() }));
+    for (const body of ['<html>Please log in</html>', {}, { data: null }]) {
+      proxy.next({ when: (method) => method === 'GET', instead: { status: 200, body } });
+      await failureOf(
+        run(() => activities.removeClone({ world, source: volume, label: clone.label })),
+        'Unreachable',
+        [TOKEN],
+      );
+    }
+    expect(await labelled(clone.label)).toHaveLength(1);
+    proxy.next({ when: (method) => method === 'DELETE', instead: { status: 404, body: { errors: [] } } });
+    await failureOf(
+      run(() => activities.removeClone({ world, source: volume, label: clone.label })),
+      'Conflict',
+      [TOKEN],
+    );
+    expect(await labelled(clone.label)).toHaveLength(1);
   });
 });
 

@@ -28,7 +28,7 @@ import {
 import type { Right } from '../../domain/rights.ts';
 import { abortSignal, mayWait, pause } from '../context.ts';
 import { isFailure } from '../errors.ts';
-import { fromResponse, unreachable } from './failures.ts';
+import { fromResponse, notTheApi, unreachable } from './failures.ts';
 
 /*
  * One client for the API server: the SDK's kubeconfig, authentication and transport, and its types, but plain JSON instead
@@ -167,11 +167,13 @@ export function createKube(kc: KubeConfig): Kube {
     }
   }
 
-  async function call(
+  /** `read` gives undefined for a body that cannot be the API server's. */
+  async function call<T>(
     method: HttpMethod,
     path: string,
+    read: (body: string) => T | undefined,
     options: { query?: Record<string, string | undefined>; body?: object; type?: string; accept?: string } = {},
-  ): Promise<string> {
+  ): Promise<T> {
     const build = () => {
       const request = configuration.baseServer.makeRequestContext(path, method);
       request.setHeaderParam('Accept', options.accept ?? 'application/json');
@@ -187,14 +189,18 @@ export function createKube(kc: KubeConfig): Kube {
     };
     const once = async () => {
       const answer = await send(build());
-      if (answer.code >= 200 && answer.code < 300) return answer.body;
+      if (answer.code >= 200 && answer.code < 300) {
+        const value = read(answer.body);
+        if (value === undefined) throw notTheApi(kc, `${method} ${path}`);
+        return value;
+      }
       throw fromResponse(answer.code, answer.body, answer.headers, `${method} ${path}`);
     };
     return method === HttpMethod.GET ? await patiently(once) : await once();
   }
 
   async function get<K extends Kind>(kind: K, at: ObjectName): Promise<Resource<K>> {
-    return JSON.parse(await call(HttpMethod.GET, pathOf(kind, at)));
+    return await call(HttpMethod.GET, pathOf(kind, at), asObject<Resource<K>>);
   }
 
   return {
@@ -205,31 +211,35 @@ export function createKube(kc: KubeConfig): Kube {
       const items: Resource<K>[] = [];
       let next: string | undefined;
       do {
-        const page: { items: Resource<K>[]; metadata?: { continue?: string } } = JSON.parse(
-          await call(HttpMethod.GET, pathOf(kind, { namespace: where.namespace }), {
-            query: { limit: '500', labelSelector: where.labels, continue: next },
-          }),
-        );
+        const page = await call(HttpMethod.GET, pathOf(kind, { namespace: where.namespace }), asList<Resource<K>>, {
+          query: { limit: '500', labelSelector: where.labels, continue: next },
+        });
         items.push(...page.items);
         next = page.metadata?.continue === '' ? undefined : page.metadata?.continue;
       } while (next !== undefined);
       return items;
     },
-    async create(kind, object) {
+    async create<K extends Kind>(kind: K, object: Partial<Resource<K>>) {
       const [group] = paths[kind];
       const body = { apiVersion: group.replace(/^\/apis?\//, ''), kind, ...object };
       const path = pathOf(kind, { namespace: object.metadata?.namespace });
-      return JSON.parse(await call(HttpMethod.POST, path, { body, query: { fieldManager: 'pgleap' } }));
+      return await call(HttpMethod.POST, path, asObject<Resource<K>>, { body, query: { fieldManager: 'pgleap' } });
     },
-    async replace(kind, object) {
+    async replace<K extends Kind>(kind: K, object: Resource<K>) {
       const path = pathOf(kind, { namespace: object.metadata?.namespace, name: object.metadata?.name ?? '' });
-      return JSON.parse(await call(HttpMethod.PUT, path, { body: object, query: { fieldManager: 'pgleap' } }));
+      const query = { fieldManager: 'pgleap' };
+      return await call(HttpMethod.PUT, path, asObject<Resource<K>>, { body: object, query });
     },
-    async patch(kind, at, body, options = {}) {
+    async patch<K extends Kind>(
+      kind: K,
+      at: ObjectName,
+      body: object,
+      options: { strategic?: boolean; dryRun?: boolean } = {},
+    ) {
       const type =
         options.strategic === true ? 'application/strategic-merge-patch+json' : 'application/merge-patch+json';
       const query = { fieldManager: 'pgleap', dryRun: options.dryRun === true ? 'All' : undefined };
-      return JSON.parse(await call(HttpMethod.PATCH, pathOf(kind, at), { body, type, query }));
+      return await call(HttpMethod.PATCH, pathOf(kind, at), asObject<Resource<K>>, { body, type, query });
     },
     async remove(kind, at, uid, options = {}) {
       const body = {
@@ -239,12 +249,9 @@ export function createKube(kc: KubeConfig): Kube {
         propagationPolicy: 'Background',
         ...(options.graceSeconds === undefined ? {} : { gracePeriodSeconds: options.graceSeconds }),
       };
-      await orUndefined(call(HttpMethod.DELETE, pathOf(kind, at), { body }));
+      await orUndefined(call(HttpMethod.DELETE, pathOf(kind, at), asJson, { body }));
     },
-    read: async (path) => {
-      const text = await orUndefined(call(HttpMethod.GET, path));
-      return text === undefined ? undefined : JSON.parse(text);
-    },
+    read: (path) => orUndefined(call(HttpMethod.GET, path, asJson)),
     async allowed({ resource: whole, role: _role, ...attributes }) {
       const [resource, subresource] = whole.split('/');
       const body = {
@@ -255,18 +262,16 @@ export function createKube(kc: KubeConfig): Kube {
         },
       };
       const path = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
-      const answer = await orUndefined(call(HttpMethod.POST, path, { body }));
-      if (answer === undefined) return undefined;
-      const review: { status?: { allowed?: boolean } } = JSON.parse(answer);
-      return review.status?.allowed === true;
+      const review = await orUndefined(call(HttpMethod.POST, path, asJson, { body }));
+      if (review === undefined) return undefined;
+      return isRecord(review['status']) && review['status']['allowed'] === true;
     },
     async userName() {
       const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
       const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
-      const answer = await orUndefined(call(HttpMethod.POST, path, { body }));
-      if (answer === undefined) return undefined;
-      const review: { status?: { userInfo?: { username?: string } } } = JSON.parse(answer);
-      return review.status?.userInfo?.username;
+      const review = await orUndefined(call(HttpMethod.POST, path, asJson, { body }));
+      const { userInfo } = isRecord(review?.['status']) ? review['status'] : {};
+      return isRecord(userInfo) && typeof userInfo['username'] === 'string' ? userInfo['username'] : undefined;
     },
     async log(at, { container, tailLines, sinceTime, previous }) {
       const query = {
@@ -277,7 +282,7 @@ export function createKube(kc: KubeConfig): Kube {
         limitBytes: '400000',
       };
       try {
-        return await call(HttpMethod.GET, `${pathOf('Pod', at)}/log`, { query, accept: '*/*' });
+        return await call(HttpMethod.GET, `${pathOf('Pod', at)}/log`, String, { query, accept: '*/*' });
       } catch (error) {
         // 400: the container waits to start, or has no previous run.
         if (isFailure(error, 'NotFound', 'Refused')) return undefined;
@@ -285,6 +290,35 @@ export function createKube(kc: KubeConfig): Kube {
       }
     },
   };
+}
+
+function asJson(body: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(body);
+    return isRecord(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Everything the API server keeps has metadata; the rest of its shape is the server's to vouch for. */
+function asObject<T>(body: string): T | undefined {
+  const value = asJson(body);
+  return isObject(value) ? (value as T) : undefined;
+}
+
+function asList<T>(body: string): { items: T[]; metadata?: { continue?: string } } | undefined {
+  const value = asJson(body);
+  if (value === undefined || !Array.isArray(value['items']) || !value['items'].every(isObject)) return undefined;
+  return value as unknown as { items: T[]; metadata?: { continue?: string } };
+}
+
+function isObject(value: unknown): boolean {
+  return isRecord(value) && isRecord(value['metadata']);
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function pathOf(kind: Kind, at: { namespace?: string | undefined; name?: string }): string {

@@ -1,3 +1,4 @@
+import { z } from 'zod';
 import type { World } from '../../domain/facts.ts';
 import type { OldWorld } from '../../domain/old-world.ts';
 import type { Undo } from '../../domain/undo.ts';
@@ -36,17 +37,47 @@ export interface Journal {
   entries: JournalEntry[];
 }
 
-/** Reads a journal back, for people and programs that undo without Temporal. undefined when it is no journal. */
+/**
+ * Reads a journal back, for people and programs that undo without Temporal. undefined when it is no journal; throws
+ * WrongWorld for one that somebody edited so that it cannot be read.
+ */
 function parseJournal(map: Resource<'ConfigMap'>): Journal | undefined {
   const { upgrade, old, ...rest } = map.data ?? {};
   if (upgrade === undefined) return undefined;
   const keys = Object.keys(rest).filter((key) => key.startsWith('undo.'));
-  return {
-    name: map.metadata?.name ?? '',
-    head: JSON.parse(upgrade),
-    old: old === undefined ? null : JSON.parse(old),
-    entries: keys.sort().map((key): JournalEntry => JSON.parse(rest[key] ?? '')),
+  const at = { namespace: map.metadata?.namespace, name: map.metadata?.name ?? '' };
+  const read = <T>(key: string, text: string | undefined, shape: z.ZodType): T => {
+    const value = jsonOf(text);
+    if (!shape.safeParse(value).success) throw strange('ConfigMap', at, `is a journal whose key ${key} cannot be read`);
+    // As it was written, with whatever a newer version has put there.
+    return value as T;
   };
+  return {
+    name: at.name,
+    head: read<JournalHead>('upgrade', upgrade, headShape),
+    old: old === undefined ? null : read<OldWorld>('old', old, z.looseObject({})),
+    entries: keys.sort().map((key) => read<JournalEntry>(key, rest[key], entryShape)),
+  };
+}
+
+const headShape = z.looseObject({
+  upgradeId: z.string(),
+  workflowId: z.string(),
+  startedAt: z.string(),
+  committedAt: z.string().nullable(),
+  outcome: z.string().nullable(),
+});
+const entryShape = z.looseObject({
+  undo: z.looseObject({ id: z.string(), activity: z.string(), args: z.looseObject({}) }),
+  undoneAt: z.string().nullable(),
+});
+
+function jsonOf(text: string | undefined): unknown {
+  try {
+    return JSON.parse(text ?? '');
+  } catch {
+    return undefined;
+  }
 }
 
 /** All journals of a namespace, open ones and closed ones. */
