@@ -302,11 +302,13 @@ function asJson(body: string): Record<string, unknown> | undefined {
 }
 
 /** Everything the API server keeps has metadata; the rest of its shape is the server's to vouch for. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- only the caller knows what it asked for
 function asObject<T>(body: string): T | undefined {
   const value = asJson(body);
   return isObject(value) ? (value as T) : undefined;
 }
 
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- only the caller knows what it asked for
 function asList<T>(body: string): { items: T[]; metadata?: { continue?: string } } | undefined {
   const value = asJson(body);
   if (value === undefined || !Array.isArray(value['items']) || !value['items'].every(isObject)) return undefined;

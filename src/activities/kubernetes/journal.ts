@@ -46,6 +46,7 @@ function parseJournal(map: Resource<'ConfigMap'>): Journal | undefined {
   if (upgrade === undefined) return undefined;
   const keys = Object.keys(rest).filter((key) => key.startsWith('undo.'));
   const at = { namespace: map.metadata?.namespace, name: map.metadata?.name ?? '' };
+  // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- only the caller knows what it asked for
   const read = <T>(key: string, text: string | undefined, shape: z.ZodType): T => {
     const value = jsonOf(text);
     if (!shape.safeParse(value).success) throw strange('ConfigMap', at, `is a journal whose key ${key} cannot be read`);

@@ -1,0 +1,248 @@
+/** Block storage, routes, pages and the chat room: every call by every fault. */
+import { createServer } from 'node:http';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import Cloudflare from 'cloudflare';
+import { afterAll, beforeAll } from 'vitest';
+import { z } from 'zod';
+import { cloudflareActivities, type CloudflareActivities } from '../../src/activities/cloudflare.ts';
+import { linodeActivities, type LinodeActivities } from '../../src/activities/linode.ts';
+import { notifyActivities } from '../../src/activities/notify.ts';
+import type { BlockVolumeFact, CloneFact, World } from '../../src/domain/facts.ts';
+import { MAINTENANCE_WORKER, startCloudflare, type Cloudflare as Zone } from '../../src/sandbox/clouds/cloudflare.ts';
+import { startLinode, type Linode } from '../../src/sandbox/clouds/linode.ts';
+import { cleaner } from '../../src/worker/secrets.ts';
+import { run } from '../activities/environment.ts';
+import { matrix, type Stage } from './cells.ts';
+import { startProxy, type Proxy } from './faults.ts';
+
+const linodeToken = 'canary-linode-0123456789abcdef';
+const cloudflareToken = 'canary-cloudflare-0123456789abcdef';
+const webhookSecret = 'canary-webhook-0123456789abcdef';
+const zone = '0123456789abcdef0123456789abcdef';
+const pattern = '*example.test/*';
+const world: World = { clusterUid: 'c', upgradeId: 'u00000001', startedAt: new Date().toISOString(), namespace: 'db' };
+const label = `pgleap-${world.upgradeId}-data`;
+const assertWorld = async () => {};
+
+let folder: string;
+let storage: Linode;
+let storageProxy: Proxy;
+let provider: LinodeActivities;
+let volume: BlockVolumeFact;
+let clone: CloneFact;
+let site: Zone;
+let zoneProxy: Proxy;
+let pageProxy: Proxy;
+let routes: CloudflareActivities;
+let pageRoutes: CloudflareActivities;
+let sdk: Cloudflare;
+let room: ReturnType<typeof createServer>;
+let roomProxy: Proxy;
+let posts = 0;
+let notify: ReturnType<typeof notifyActivities>;
+
+const linodeBody = (_status: number, echo: string) => ({ errors: [{ reason: `no. You sent ${echo}` }] });
+const cloudflareBody = (_status: number, echo: string) => ({
+  result: null,
+  success: false,
+  errors: [{ code: 1, message: `no. You sent ${echo}` }],
+  messages: [],
+});
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'pgleap-faults-'));
+  const limits = { list: 1e6, create: 1e6, other: 1e6 };
+  storage = await startLinode({ stateDir: folder, token: linodeToken, region: 'eu-central', limits });
+  storageProxy = await startProxy(storage.url, (path) => path.replace(/\/\d+/g, '/:id'), linodeBody);
+  provider = linodeActivities({
+    baseUrl: storageProxy.url,
+    token: () => linodeToken,
+    pollMs: 20,
+    timeoutMs: 1500,
+    assertWorld,
+  });
+  const made = await storage.volumes.create({ label: 'pvc-1', sizeGb: 10, region: 'eu-central' });
+  volume = { ...made, region: 'eu-central', sizeGb: 10, encryption: 'disabled', monthlyPrice: 1 };
+
+  site = await startCloudflare({
+    token: cloudflareToken,
+    zoneId: zone,
+    zoneName: 'example.test',
+    scripts: { maintenance: MAINTENANCE_WORKER },
+    origin: async () => new Response('the website'),
+  });
+  zoneProxy = await startProxy(
+    new URL(site.apiUrl).origin,
+    (path) => path.replace(/[0-9a-f]{32}/g, ':id'),
+    cloudflareBody,
+  );
+  pageProxy = await startProxy(
+    site.siteUrl,
+    (path) => path,
+    () => 'no',
+  );
+  const client = { token: () => cloudflareToken, timeoutMs: 1500, assertWorld, probeEveryMs: 5, verifyMs: 20_000 };
+  routes = cloudflareActivities({ ...client, baseUrl: `${zoneProxy.url}/client/v4` });
+  pageRoutes = cloudflareActivities({ ...client, baseUrl: site.apiUrl });
+  sdk = new Cloudflare({ apiToken: cloudflareToken, baseURL: site.apiUrl, maxRetries: 0 });
+
+  room = createServer((request, response) => {
+    posts += 1;
+    request.resume().on('end', () => response.end('ok'));
+  });
+  await new Promise<void>((resolve) => {
+    room.listen(0, '127.0.0.1', resolve);
+  });
+  const address = room.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  roomProxy = await startProxy(
+    `http://127.0.0.1:${address.port}`,
+    () => '/hook',
+    (_status, echo) => `no. ${echo}`,
+  );
+  notify = notifyActivities(`${roomProxy.url}/hooks/${webhookSecret}?token=${webhookSecret}`);
+}, 120_000);
+
+afterAll(async () => {
+  for (const one of [storageProxy, zoneProxy, pageProxy, roomProxy]) await one?.close();
+  room?.close();
+  await storage?.close();
+  await site?.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const secrets = () => [linodeToken, cloudflareToken, webhookSecret];
+const stageOf = (proxy: () => Proxy, state: () => Promise<unknown>) => (): Stage => ({
+  proxy: proxy(),
+  world: state,
+  secrets,
+  // The activities are to be clean by themselves here.
+  clean: cleaner([]),
+});
+
+const volumes = z.object({ data: z.array(z.object({ id: z.number(), label: z.string(), tags: z.array(z.string()) })) });
+async function allVolumes() {
+  const answer = await fetch(`${storage.url}/v4/volumes`, { headers: { authorization: `Bearer ${linodeToken}` } });
+  return volumes.parse(await answer.json()).data;
+}
+const startClone = async () => (clone = await provider.startClone({ world, volume, label }));
+async function removeClones(): Promise<void> {
+  for (const { id } of await allVolumes()) if (id !== volume.id) await storage.volumes.delete(id);
+}
+
+matrix(
+  'faults at Linode',
+  [
+    {
+      activity: 'inspectVolume',
+      run: () =>
+        provider.inspectVolume({
+          volume: {
+            pv: 'p',
+            pvUid: 'u',
+            reclaimPolicy: 'Retain',
+            driver: 'linodebs.csi.linode.com',
+            handle: `${volume.id}-${volume.label}`,
+            spec: {},
+          },
+        }),
+    },
+    { activity: 'awaitDetached', run: () => provider.awaitDetached({ world, volume }) },
+    {
+      // Whose clone it is, the tag says; it may be given later.
+      activity: 'startClone, awaitClone',
+      run: async () => provider.awaitClone({ world, clone: await startClone() }),
+      after: removeClones,
+    },
+    {
+      activity: 'awaitClone',
+      before: () => run(startClone),
+      run: () => provider.awaitClone({ world, clone }),
+      after: removeClones,
+    },
+    {
+      activity: 'removeClone',
+      before: () => run(startClone),
+      run: () => provider.removeClone({ world, source: volume, label }),
+      after: removeClones,
+    },
+  ],
+  stageOf(
+    () => storageProxy,
+    async () => (await allVolumes()).map(({ label: name, tags }) => [name, [...tags].sort()]),
+  ),
+);
+
+const maintenance = (url: string) => ({
+  zone,
+  script: 'maintenance',
+  patterns: [pattern],
+  marker: 'X-Maintenance',
+  probes: [{ url: `${url}/`, host: 'www.example.test' }],
+  takeOver: false,
+});
+const route = { zone, pattern, prior: null };
+const setRoute = () => routes.setRoute({ world, route, script: 'maintenance' });
+async function standing() {
+  return (await sdk.workers.routes.list({ zone_id: zone })).result;
+}
+async function clearRoutes(): Promise<void> {
+  for (const { id } of await standing()) await sdk.workers.routes.delete(id, { zone_id: zone });
+}
+const routesNow = async () => (await standing()).map(({ pattern: text, script }) => [text, script]);
+
+matrix(
+  'faults at Cloudflare',
+  [
+    {
+      activity: 'inspectRoutes',
+      // The zone's name is nice to have; a token need not be allowed to read it.
+      also: (call) => (call.endsWith('/zones/:id') ? ['mended'] : []),
+      run: () => routes.inspectRoutes({ maintenance: maintenance(site.siteUrl) }),
+    },
+    { activity: 'setRoute', run: setRoute, after: clearRoutes },
+    {
+      activity: 'restoreRoute',
+      before: () => run(setRoute),
+      run: () => routes.restoreRoute({ world, route, script: 'maintenance' }),
+      after: clearRoutes,
+    },
+    {
+      activity: 'verifyRoutes',
+      run: () => routes.verifyRoutes({ maintenance: maintenance(site.siteUrl), expect: 'normal' }),
+    },
+  ],
+  stageOf(() => zoneProxy, routesNow),
+);
+
+matrix(
+  'faults at pages',
+  [
+    {
+      activity: 'verifyRoutes (pages)',
+      // Whatever a page answers, it is asked again until it is the right one.
+      also: () => ['mended'],
+      before: () => run(() => pageRoutes.setRoute({ world, route, script: 'maintenance' })),
+      run: () => pageRoutes.verifyRoutes({ maintenance: maintenance(pageProxy.url), expect: 'maintenance' }),
+      after: clearRoutes,
+    },
+  ],
+  stageOf(() => pageProxy, routesNow),
+);
+
+matrix(
+  'faults at the chat room',
+  [
+    {
+      activity: 'notify',
+      also: (_, fault) => (fault.startsWith('4') ? ['Refused'] : []),
+      run: () => notify.notify({ upgradeId: 'u00000001', kind: 'gate', text: 'a gate is open' }),
+    },
+  ],
+  stageOf(
+    () => roomProxy,
+    async () => posts > 0,
+  ),
+);

@@ -1,0 +1,188 @@
+import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { vi } from 'vitest';
+
+/** What can become of a request. Each meets one request of an activity, once. */
+export const faults = [
+  'timeout',
+  'reset before',
+  'reset after',
+  '401',
+  '403',
+  '404',
+  '409',
+  '422',
+  '429',
+  '500',
+  '503',
+  'slow',
+  'garbage',
+] as const;
+
+export type Fault = (typeof faults)[number];
+
+/** Longer than any honest wait in these tests, shorter than what an activity bears. */
+const slowMs = 250;
+export const retryAfterSeconds = 2;
+
+export interface Proxy {
+  url: string;
+  /** Every request since `forget`, as method and pattern. */
+  seen: string[];
+  forget(): void;
+  /** The next request of this method and pattern meets the fault. */
+  next(call: string, fault: Fault): void;
+  /** Whether the fault ordered last has happened. */
+  happened(): boolean;
+  close(): Promise<void>;
+}
+
+/**
+ * Stands before a server, plain in front of HTTP or TLS alike, writes down what passes, and lets one request meet a fault.
+ * Its answers echo the caller's credentials, as proxies and gateways in debug mode do.
+ */
+export async function startProxy(
+  target: string,
+  patternOf: (path: string) => string,
+  errorBody: (status: number, echo: string) => unknown,
+): Promise<Proxy> {
+  const behind = new URL(target);
+  const forward = behind.protocol === 'https:' ? httpsRequest : httpRequest;
+  const seen: string[] = [];
+  let ordered: { call: string; fault: Fault } | undefined;
+
+  const callOf = ({ method = 'GET', url = '/' }: IncomingMessage) =>
+    `${method} ${patternOf(new URL(url, 'http://proxy').pathname)}`;
+  const take = (call: string): Fault | undefined => {
+    seen.push(call);
+    if (ordered?.call !== call) return undefined;
+    const { fault } = ordered;
+    ordered = undefined;
+    return fault;
+  };
+  const send = (incoming: IncomingMessage) =>
+    forward(new URL(incoming.url ?? '/', behind), {
+      method: incoming.method,
+      headers: { ...incoming.headers, host: behind.host },
+      rejectUnauthorized: false,
+    });
+  const refusal = (incoming: IncomingMessage, fault: Fault) => {
+    const status = Number(fault);
+    const text = JSON.stringify(errorBody(status, echoOf(incoming)));
+    return { status, text, headers: status === 429 ? { 'retry-after': String(retryAfterSeconds) } : {} };
+  };
+  const page = (incoming: IncomingMessage) => `<html>Please log in. You sent ${echoOf(incoming)}</html>`;
+
+  async function handle(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+    const fault = take(callOf(incoming));
+    if (fault === 'timeout') return;
+    if (fault === 'reset before') return void incoming.socket.destroy();
+    if (fault !== undefined && /^\d/.test(fault)) {
+      const { status, text, headers } = refusal(incoming, fault);
+      outgoing.writeHead(status, { 'content-type': 'application/json', ...headers }).end(text);
+      return;
+    }
+    if (fault === 'slow') await sleep(slowMs);
+    const forwarded = send(incoming);
+    forwarded.on('response', (answer) => {
+      if (fault === 'reset after') answer.resume().on('end', () => incoming.socket.destroy());
+      else if (fault === 'garbage') {
+        // It took effect, and what comes back is the page of some gateway.
+        answer.resume().on('end', () => outgoing.writeHead(200, { 'content-type': 'text/html' }).end(page(incoming)));
+      } else {
+        outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+        answer.pipe(outgoing);
+      }
+    });
+    forwarded.on('error', () => outgoing.destroy());
+    incoming.pipe(forwarded);
+  }
+
+  const server = createServer((incoming, outgoing) => {
+    handle(incoming, outgoing).catch(() => outgoing.destroy());
+  });
+  server.on('upgrade', (incoming, socket: Duplex, head: Buffer) => {
+    const fault = take(callOf(incoming));
+    socket.on('error', () => {});
+    if (fault === 'timeout') return;
+    if (fault === 'reset before') {
+      socket.destroy();
+      return;
+    }
+    if (fault !== undefined && /^\d/.test(fault)) {
+      const { status, text, headers } = refusal(incoming, fault);
+      const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+      socket.end(
+        `HTTP/1.1 ${status} Refused\r\n${lines.join('')}content-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
+      );
+      return;
+    }
+    if (fault === 'garbage') {
+      const text = page(incoming);
+      socket.end(`HTTP/1.1 200 OK\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+      return;
+    }
+    setTimeout(
+      () => {
+        const forwarded = send(incoming);
+        forwarded.on('error', () => socket.destroy());
+        forwarded.on('response', () => socket.destroy());
+        forwarded.on('upgrade', (answer, far, farHead) => {
+          far.on('error', () => socket.destroy());
+          socket.on('close', () => far.destroy());
+          const headers = Object.entries(answer.headers).map(([name, value]) => `${name}: ${String(value)}\r\n`);
+          socket.write(`HTTP/1.1 101 Switching Protocols\r\n${headers.join('')}\r\n`);
+          socket.write(farHead);
+          if (head.length > 0) far.write(head);
+          socket.pipe(far);
+          if (fault === 'reset after') {
+            // The command runs to its end; what it said is lost.
+            far.resume().on('close', () => socket.destroy());
+            setTimeout(() => socket.destroy(), 1500);
+          } else far.pipe(socket);
+        });
+        forwarded.end();
+      },
+      fault === 'slow' ? slowMs : 0,
+    );
+  });
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('the proxy has no port');
+  return {
+    url: `http://127.0.0.1:${address.port}`,
+    seen,
+    forget() {
+      seen.length = 0;
+      ordered = undefined;
+    },
+    next: (call, fault) => void (ordered = { call, fault }),
+    happened: () => ordered === undefined,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+/** All that could give a caller away, with and without what surrounds it. */
+function echoOf({ headers, url }: IncomingMessage): string {
+  const authorization = headers.authorization ?? '';
+  return `authorization: ${authorization}, or ${authorization.replace(/^\w+ /, '')}, for ${url}`;
+}
+
+/** Time limits of requests pass twenty times as fast while `run` runs, so that a silent server is noticed soon. */
+export async function impatiently<T>(run: () => Promise<T>): Promise<T> {
+  const timeout = AbortSignal.timeout.bind(AbortSignal);
+  const spy = vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => timeout(ms / 20));
+  try {
+    return await run();
+  } finally {
+    spy.mockRestore();
+  }
+}
