@@ -17,7 +17,7 @@ export async function benchDowntime(world: BenchWorld) {
   say('downtime: pgleap');
   const { input } = await readSpecFile(stage.sandbox.upgradeSpec);
   input['gates'] = { begin: 'auto', replace: 'auto', reopen: 'auto', cleanup: 'auto' };
-  const { workflowId } = await startUpgrade(session, input, specSchema.parse(input));
+  const { workflowId } = await startUpgrade(session, input, specSchema.parse(input), null);
   const result = await upgradeResult(session, workflowId);
   if (!result.ok) throw new Error(`pgleap ended with ${result.outcome}: ${result.why}`);
   const { phases, gathered } = await upgradeStatus(session, workflowId);

@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { userInfo } from 'node:os';
 import { writeSync } from 'node:fs';
 import { exitCodes, UserError, type ExitName } from '../domain/exit-codes.ts';
+import { readName } from '../domain/names.ts';
 import { gates } from '../domain/phases.ts';
 import { openGate, type UpgradeResult } from '../domain/state.ts';
 import { connect, type Session } from './connection.ts';
@@ -27,7 +28,7 @@ const upgradeArgument = [
 ] as const;
 const gateOption = () =>
   new Option('--gate <gate>', 'the gate that is answered').choices(gates.map(({ name }) => name)).makeOptionMandatory();
-const byOption = () => new Option('--by <name>', 'who answers').default(userName(), 'your user name');
+const byOption = (who = 'who answers') => new Option('--by <name>', who).default(userName(), 'your user name');
 const noteOption = () => new Option('--note <text>', 'why; kept with the answer');
 
 const program = new Command('pgleap')
@@ -63,11 +64,12 @@ command('start', 'Start an upgrade. It prepares, then waits at gate begin before
   'pgleap start upgrade.yaml --watch',
 ])
   .argument('<spec>', 'spec file')
+  .addOption(byOption('who starts it'))
   .option('--watch', 'follow it')
-  .action(async (file: string, { json, watch }: Json & { watch?: boolean }) => {
+  .action(async (file: string, { by, json, watch }: Json & { by: string; watch?: boolean }) => {
     const { input, spec } = await readSpecFile(file);
     await withSession(async (session) => {
-      const started = await startUpgrade(session, input, spec);
+      const started = await startUpgrade(session, input, spec, readName(by).name);
       const place = started.workflowId.replace(/^pgleap\//, '');
       if (json) print(JSON.stringify(started));
       else print(`Started ${started.workflowId}. It prepares now, and asks before anything goes down.`);

@@ -3,8 +3,12 @@ import { differencesText, writesText } from '../domain/old-world.ts';
 import { styleText } from 'node:util';
 import type { Progress } from '../activities/types.ts';
 import type { Check, CheckStatus } from '../domain/checks.ts';
-import { duration, headline, temporalCommand } from '../domain/details.ts';
+import { approvalsText } from '../domain/approvals.ts';
+import { budgetText } from '../domain/budget.ts';
+import { failedText, headline, temporalCommand } from '../domain/details.ts';
+import { bytesText, countText, duration, timeText } from '../domain/text.ts';
 import { serviceText } from '../domain/evidence.ts';
+import { policyText } from '../domain/parks.ts';
 import { gates } from '../domain/phases.ts';
 import type { Plan } from '../domain/plan.ts';
 import { versionText } from '../domain/versions.ts';
@@ -13,12 +17,13 @@ import {
   gateWaitSeconds,
   openGate,
   secondsBetween,
+  type Attempt,
   type EvidenceItem,
   type GateRow,
+  type Park,
   type UpgradeResult,
   type UpgradeStatus,
 } from '../domain/state.ts';
-import { bytesText, countText } from '../domain/text.ts';
 
 const bold = (text: string) => styleText('bold', text);
 const dim = (text: string) => styleText('dim', text);
@@ -94,6 +99,15 @@ export function planText(plan: Plan): string {
   return [table(rows), '', checksText(plan.checks), '', verdict].join('\n');
 }
 
+/** The newest ones; with --json there are all that were kept. */
+const messagesShown = 10;
+
+function attemptText({ at, message, gate, by, accepted, says, note }: Attempt): string {
+  const what = [message, gate].filter((text) => text !== null).join(' ');
+  const outcome = accepted ? '' : `${styleText('yellow', 'refused')}: `;
+  return `  ${timeText(at)}  ${what} by ${by ?? 'unknown'}: ${outcome}${says}${note === null ? '' : ` “${note}”`}`;
+}
+
 /** Everything that `pgleap status` shows. */
 export function statusText(status: UpgradeStatus, now: string): string {
   const gate = openGate(status);
@@ -101,13 +115,17 @@ export function statusText(status: UpgradeStatus, now: string): string {
     titleText(status),
     bold(headline(status)),
     downtimeText(status, now),
+    ...(status.downtime.to === null ? [budgetText(status) ?? []].flat() : []),
     '',
     phaseTable(status, now),
     ...(status.progress.length > 0 && status.stage !== 'ended'
       ? ['', ...status.progress.map((progress) => progressText(progress))]
       : []),
     ...(gate ? ['', gateText(status, gate)] : []),
-    ...parkText(status),
+    ...(status.park && status.park.action === null ? ['', parkText(status.workflowId, status.park)] : []),
+    ...(status.attempts.length > 0
+      ? ['', bold('Messages'), ...status.attempts.slice(-messagesShown).map(attemptText)]
+      : []),
     ...(status.notes.length > 0
       ? ['', bold('Worth knowing'), ...status.notes.slice(-10).map((note) => `  ${note}`)]
       : []),
@@ -120,7 +138,7 @@ export function titleText(status: UpgradeStatus): string {
   const versions = facts
     ? `PostgreSQL ${versionText(facts.source.versionNum)} to ${to === undefined ? (facts.targetMajor ?? '?') : versionText(to)}, `
     : '';
-  return `${versions}${status.workflowId} ${dim(`(upgrade ${status.upgradeId})`)}`;
+  return `${versions}${status.workflowId} ${dim(`(upgrade ${status.upgradeId}${status.startedBy === null ? '' : `, started by ${status.startedBy}`})`)}`;
 }
 
 function downtimeText(status: UpgradeStatus, now: string): string {
@@ -166,6 +184,7 @@ export function gateText(status: UpgradeStatus, gate: GateRow): string {
     ...answer('approve'),
     'To say no:',
     ...answer('reject'),
+    ...[approvalsText(gate) ?? []].flat(),
   ].join('\n');
 }
 
@@ -178,18 +197,23 @@ export function evidenceLines(items: EvidenceItem[]): string[] {
   });
 }
 
-function parkText(status: UpgradeStatus): string[] {
-  const { park } = status;
-  if (!park || park.action !== null) return [];
+/** What failed, how things stand, and what each answer would do, with its command. */
+export function parkText(workflowId: string, park: Park): string {
+  const call = failedText(park.failed);
+  const where = park.phase === 'rollback' ? 'Going back' : `Phase ${park.phase}`;
   return [
-    '',
-    bold(`Phase ${park.phase} failed, and trying again did not mend it (${park.id}).`),
+    bold(`${where} failed, and trying again did not mend it (${park.id}).`),
+    ...(call === null ? [] : [`  ${call}`]),
     `  ${park.type}: ${park.message}`,
-    'To answer, one of:',
-    ...park.options.map(
-      (action) => `  pgleap resolve '${status.workflowId}' --park ${park.id} --action ${action} --by 'YOUR NAME'`,
-    ),
-  ];
+    bold('How things stand'),
+    ...park.world.map((line) => `  ${line}`),
+    ...park.prospects.flatMap(({ action, says }) => [
+      bold(`To ${action}`),
+      ...says.map((line) => `  ${line}`),
+      `  pgleap resolve '${workflowId}' --park ${park.id} --action ${action} --by 'YOUR NAME'`,
+    ]),
+    ...[policyText(park.policy) ?? []].flat(),
+  ].join('\n');
 }
 
 /** `dump  123.4 MB of 400 MB (31 %)`, with rate and time left when they are known. */

@@ -58,11 +58,12 @@ export async function planUpgrade(session: Session, input: Record<string, unknow
   }
 }
 
-/** Starts an upgrade; throws UserError `alreadyRunning` when one of this database runs. */
+/** Starts an upgrade, in the name of `startedBy`; throws UserError `alreadyRunning` when one of this database runs. */
 export async function startUpgrade(
   session: Session,
   input: Record<string, unknown>,
   spec: Spec,
+  startedBy: string | null,
 ): Promise<{ workflowId: string; runId: string }> {
   await requireWorker(session);
   const workflowId = workflowIdOf(spec);
@@ -74,7 +75,9 @@ export async function startUpgrade(
       workflowId,
       workflowIdConflictPolicy: 'FAIL',
       workflowIdReusePolicy: 'ALLOW_DUPLICATE',
-      memo: { pgleap: { searchAttributes: await hasSearchAttributes(session) } },
+      memo: {
+        pgleap: { searchAttributes: await hasSearchAttributes(session), ...(startedBy === null ? {} : { startedBy }) },
+      },
       staticSummary: `PostgreSQL upgrade of ${database} to ${spec.target.image}`.slice(0, 190),
       staticDetails:
         `Takes the PostgreSQL server ${database} over to \`${spec.target.image}\`. ` +

@@ -1,12 +1,12 @@
 /** Follows an upgrade: what changed since the last look, a line each, and the measured progress of what runs now. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Progress } from '../activities/types.ts';
-import { duration } from '../domain/details.ts';
+import { duration } from '../domain/text.ts';
 import { UserError } from '../domain/exit-codes.ts';
 import { phases } from '../domain/phases.ts';
 import { openGate, type UpgradeResult, type UpgradeStatus } from '../domain/state.ts';
 import type { Session } from './connection.ts';
-import { gateText, progressText, titleText } from './text.ts';
+import { gateText, parkText, progressText, titleText } from './text.ts';
 import { describeUpgrade, upgradeResult, upgradeStatus, type PendingActivity } from './upgrades.ts';
 
 /** Something that happened, for programs as it is and for people as `text`. */
@@ -108,13 +108,12 @@ function changes(before: UpgradeStatus | null, status: UpgradeStatus): WatchEven
   }
   const { park } = status;
   if (park && park.action === null && before?.park?.id !== park.id) {
-    const answers = park.options.map(
-      (action) => `  pgleap resolve '${status.workflowId}' --park ${park.id} --action ${action} --by 'YOUR NAME'`,
-    );
-    const text = [`Phase ${park.phase} failed: ${park.type}: ${park.message}`, 'To answer, one of:', ...answers].join(
-      '\n',
-    );
+    const text = `\n${parkText(status.workflowId, park)}\n`;
     events.push({ type: 'park', at: park.since, text, park: park.id, phase: park.phase });
+  }
+  const exceeded = status.budget?.exceeded;
+  if (exceeded && before?.budget?.exceeded?.at !== exceeded.at) {
+    events.push({ type: 'note', at: exceeded.at, text: exceeded.why });
   }
   for (const note of status.notes.slice(before?.notes.length ?? 0))
     events.push({ type: 'note', at: now(), text: note });

@@ -2,6 +2,8 @@
  * The one reducer for what people send: signals and updates alike. Pure: it reads the state and says what follows; the
  * workflow then records the attempt and acts.
  */
+import { whyNoYes, whyNotAnApprover, type GateAnswer } from './approvals.ts';
+import { longestText, nameKey, readName, shownText } from './names.ts';
 import { gates, type GateName } from './phases.ts';
 import { writesText } from './old-world.ts';
 import { gateRow, openGate, phaseRow, type ParkAction, type UpgradeStatus } from './state.ts';
@@ -14,8 +16,8 @@ export type Message =
   | { name: 'rollback'; by: string; acceptLostWrites: boolean; note: string | null };
 
 export type Effect =
-  | { kind: 'gate'; gate: GateName; approved: boolean; by: string; note: string | null }
-  | { kind: 'resolve'; park: string; action: ParkAction; by: string }
+  | ({ kind: 'gate' } & GateAnswer)
+  | { kind: 'resolve'; park: string; action: ParkAction; by: string; note: string | null }
   | { kind: 'rollback'; by: string; why: string };
 
 export type Decision = { accepted: true; says: string; effect: Effect } | { accepted: false; says: string };
@@ -34,14 +36,10 @@ export function shapeOf(name: MessageName): string {
   return shapes[name];
 }
 
-const longest = 500;
-
-function isText(value: unknown): value is string {
-  return typeof value === 'string' && value.trim() !== '' && value.length <= longest;
-}
-
-function optionalText(value: unknown): value is string | null | undefined {
-  return value === undefined || value === null || (typeof value === 'string' && value.length <= longest);
+/** Null for a text that was left out, undefined for what is none. */
+function optionalText(value: unknown): string | null | undefined {
+  if (value === undefined || value === null) return null;
+  return typeof value === 'string' && value.length <= longestText ? shownText(value) || null : undefined;
 }
 
 /** Reads whatever was sent; a string says what is wrong with it. */
@@ -49,77 +47,102 @@ export function readMessage(name: MessageName, input: unknown): Message | string
   const wrong = (what: string) => `${what} ${name} takes one JSON object: ${shapes[name]}`;
   if (typeof input !== 'object' || input === null || Array.isArray(input)) return wrong('This is no JSON object.');
   const fields = input as Record<string, unknown>;
-  const { by, note } = fields;
-  if (!isText(by)) return wrong('"by" must be your name.');
-  if (!optionalText(note)) return wrong(`"note" must be a text of at most ${longest} characters.`);
+  const note = optionalText(fields['note']);
+  if (note === undefined) return wrong(`"note" must be a text of at most ${longestText} characters.`);
+  if (typeof fields['by'] !== 'string') return wrong('"by" must be your name.');
+  const read = readName(fields['by']);
+  if (read.name === null) return wrong(`"by" must be your name; it ${read.wrong}.`);
+  const by = read.name;
   if (name === 'rollback') {
     const accept = fields['acceptLostWrites'];
     if (accept !== undefined && typeof accept !== 'boolean') return wrong('"acceptLostWrites" must be true or false.');
-    return { name, by, acceptLostWrites: accept ?? false, note: note ?? null };
+    return { name, by, acceptLostWrites: accept ?? false, note };
   }
   if (name === 'resolve') {
-    const { park, action } = fields;
-    if (!isText(park)) return wrong('"park" must be the name shown, such as park-1.');
+    const { action } = fields;
+    const park = optionalText(fields['park']);
+    if (!park) return wrong('"park" must be the name shown, such as park-1.');
     if (action !== 'retry' && action !== 'rollback' && action !== 'abort') {
       return wrong('"action" must be retry, rollback or abort.');
     }
-    return { name, park, action, by, note: note ?? null };
+    return { name, park, action, by, note };
   }
   const gate = gates.find((known) => known.name === fields['gate']);
   if (!gate) return wrong('"gate" must be begin, replace, reopen or cleanup.');
-  const evidence = fields['evidence'];
-  if (!optionalText(evidence)) return wrong('"evidence" must be the hash shown at the gate.');
-  return { name, gate: gate.name, by, evidence: evidence ?? null, note: note ?? null };
+  const evidence = optionalText(fields['evidence']);
+  if (evidence === undefined) return wrong('"evidence" must be the hash shown at the gate.');
+  return { name, gate: gate.name, by, evidence, note };
 }
 
 function refuse(says: string): Decision {
   return { accepted: false, says };
 }
 
-function answerGate(status: UpgradeStatus, message: Extract<Message, { name: 'approve' | 'reject' }>): Decision {
+function atGate(status: UpgradeStatus, message: Extract<Message, { name: 'approve' | 'reject' }>): Decision {
   const row = gateRow(status, message.gate);
+  const { gate, by, note } = message;
   if (row.state === 'pending') {
     const open = openGate(status);
     return refuse(
       open
-        ? `Gate ${message.gate} is not open; gate ${open.name} is.`
-        : `Gate ${message.gate} is not open yet. Nothing waits for an approval now.`,
+        ? `Gate ${gate} is not open; gate ${open.name} is.`
+        : `Gate ${gate} is not open yet. Nothing waits for an approval now.`,
     );
   }
-  if (row.state !== 'open') return refuse(`Gate ${message.gate} was ${row.state} already, by ${row.by ?? 'nobody'}.`);
-  const approvers = status.spec?.approvers ?? [];
-  if (approvers.length > 0 && !approvers.includes(message.by)) {
-    return refuse(`${message.by} is not among the approvers of the spec: ${approvers.join(', ')}.`);
-  }
+  if (row.state !== 'open') return refuse(`Gate ${gate} was ${row.state} already, by ${row.by ?? 'nobody'}.`);
   const hash = row.evidence?.hash ?? '';
-  const mayOmit = message.name === 'reject' || status.spec?.gates[message.gate].policy === 'auto';
+  const mayOmit = message.name === 'reject' || status.spec?.gates[gate].policy === 'auto';
   if (message.evidence === null ? !mayOmit : message.evidence !== hash) {
     return refuse(
       message.evidence === null
-        ? `An approval needs the evidence's hash, so that it means what you saw. At gate ${message.gate} it is ${hash}.`
-        : `This evidence is not the one of gate ${message.gate} now, which is ${hash}. Look at it again.`,
+        ? `An approval needs the evidence's hash, so that it means what you saw. At gate ${gate} it is ${hash}.`
+        : `This evidence is not the one of gate ${gate} now, which is ${hash}. Look at it again.`,
     );
   }
-  const approved = message.name === 'approve';
+  if (message.name === 'reject') {
+    return {
+      accepted: true,
+      says: `Gate ${gate} rejected by ${by}.`,
+      effect: { kind: 'gate', gate, outcome: 'rejected', by, note },
+    };
+  }
+  const why = whyNoYes(status, by);
+  if (why !== null) return refuse(why);
+  const missing = row.needed - row.approvals.length;
+  if (row.approvals.some((approval) => nameKey(approval.by) === nameKey(by))) {
+    return refuse(
+      `${by} has approved gate ${gate} already, which counts once. Somebody else's yes is needed: ${missing} more.`,
+    );
+  }
+  if (missing > 1) {
+    return {
+      accepted: true,
+      says: `Approval of gate ${gate} by ${by} counts: ${row.approvals.length + 1} of ${row.needed}.`,
+      effect: { kind: 'gate', gate, outcome: 'counted', by, note },
+    };
+  }
+  const others = row.approvals.map((approval) => `${approval.by} and `).join('');
   return {
     accepted: true,
-    says: `Gate ${message.gate} ${approved ? 'approved' : 'rejected'} by ${message.by}.`,
-    effect: { kind: 'gate', gate: message.gate, approved, by: message.by, note: message.note },
+    says: `Gate ${gate} approved by ${others}${by}.`,
+    effect: { kind: 'gate', gate, outcome: 'approved', by, note },
   };
 }
 
-function answerPark(status: UpgradeStatus, message: Extract<Message, { name: 'resolve' }>): Decision {
+function atPark(status: UpgradeStatus, message: Extract<Message, { name: 'resolve' }>): Decision {
   const { park } = status;
+  const { action, by, note } = message;
   if (!park) return refuse('Nothing is parked now.');
   if (park.id !== message.park) return refuse(`${message.park} is not what is parked now; ${park.id} is.`);
-  if (park.action !== null) return refuse(`${park.id} was answered already: ${park.action}.`);
-  if (!park.options.includes(message.action)) {
-    return refuse(`${park.id} takes ${park.options.join(' or ')}, not ${message.action}.`);
+  if (park.action !== null)
+    return refuse(`${park.id} was answered already: ${park.action}, by ${park.by ?? 'nobody'}.`);
+  if (!park.options.includes(action)) {
+    return refuse(`${park.id} takes ${park.options.join(' or ')}, not ${action}.`);
   }
   return {
     accepted: true,
-    says: `${park.id}: ${message.action}, by ${message.by}.`,
-    effect: { kind: 'resolve', park: park.id, action: message.action, by: message.by },
+    says: `${park.id}: ${action}, by ${by}.`,
+    effect: { kind: 'resolve', park: park.id, action, by, note },
   };
 }
 
@@ -140,12 +163,14 @@ export function whyNoRollback(status: UpgradeStatus, acceptLostWrites: boolean):
   );
 }
 
-/** What one message means in this state. */
+/** What one message means in this state. The open gate must have been brought up to now: `refreshOpenGate`. */
 export function decide(status: UpgradeStatus, message: Message): Decision {
   if (status.stage === 'ended') return refuse('The upgrade has ended.');
-  if (message.name === 'resolve') return answerPark(status, message);
+  const stranger = whyNotAnApprover(status, message.by);
+  if (stranger !== null) return refuse(stranger);
+  if (message.name === 'resolve') return atPark(status, message);
   if (message.name !== 'rollback') {
-    return status.ending ? refuse(`The upgrade is stopping: ${status.ending.why}`) : answerGate(status, message);
+    return status.ending ? refuse(`The upgrade is stopping: ${status.ending.why}`) : atGate(status, message);
   }
   const why = whyNoRollback(status, message.acceptLostWrites);
   if (why !== null) return refuse(why);

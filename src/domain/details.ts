@@ -3,15 +3,20 @@
  * knows nothing of pgleap and is asked at night to say yes or no. Only CommonMark and tables: the UI renders nothing else.
  */
 import { differencesText, writesText } from './old-world.ts';
+import { approvalsText } from './approvals.ts';
+import { budgetText } from './budget.ts';
+import { policyText } from './parks.ts';
 import { gates, phases, type GateName } from './phases.ts';
-import { bytesText, countText } from './text.ts';
+import { bytesText, clock, countText, duration } from './text.ts';
 import { versionText } from './versions.ts';
 import {
   gateWaitSeconds,
   openGate,
   secondsBetween,
   type EvidenceItem,
+  type FailedCall,
   type GateRow,
+  type ParkAction,
   type PhaseRow,
   type UpgradeStatus,
 } from './state.ts';
@@ -22,18 +27,6 @@ function plain(text: string): string {
     .replaceAll(/\s+/g, ' ')
     .replaceAll(/[\\`*_[\]<>|#]/g, String.raw`\$&`)
     .trim();
-}
-
-function clock(iso: string): string {
-  return `${iso.slice(11, 19)} UTC`;
-}
-
-/** Seconds as people say them: `8.2 s`, `3 min 20 s`, `2 h 5 min`. */
-export function duration(seconds: number): string {
-  if (seconds < 60) return `${Math.round(seconds * 10) / 10} s`;
-  const whole = Math.round(seconds);
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
 function amount(value: number, unit: string): string {
@@ -85,7 +78,9 @@ function services(status: UpgradeStatus): string {
   if (status.committedAt !== null && to !== null && from !== null) {
     return `Services were down for ${duration(secondsBetween(from, to))}, of which ${duration(gateWaitSeconds(status, to))} was waiting for people.`;
   }
-  if (from !== null && to === null) return `**Services have been down since ${clock(from)}.**`;
+  if (from !== null && to === null) {
+    return [`**Services have been down since ${clock(from)}.**`, plain(budgetText(status) ?? '')].join(' ').trim();
+  }
   if (from === null) return 'Services are up.';
   return `Services were down for ${duration(secondsBetween(from, to ?? from))}.`;
 }
@@ -154,9 +149,19 @@ function silence(status: UpgradeStatus, name: GateName): string {
   else if (limit !== undefined && name === 'cleanup') text.push(`Without an answer, the same as no after ${limit}.`);
   else text.push('Without an answer it waits, and reminds.');
   if ((name === 'replace' || name === 'reopen') && spec?.onDowntimeExceeded === 'rollback' && spec.maxDowntime) {
-    text.push(`When services have been down for ${spec.maxDowntime}, it goes back by itself.`);
+    text.push(
+      `When services have been down for ${spec.maxDowntime}, or would be before it is done, it goes back by itself.`,
+    );
+  }
+  const row = status.gates.find((gate) => gate.name === name);
+  const counted = row ? approvalsText(row) : null;
+  if (counted !== null) {
+    text.push(
+      `A yes takes ${row?.needed ?? 1} people within ${spec?.approvalLasts ?? ''}, a no one. So far ${plain(counted)}.`,
+    );
   }
   if (spec && spec.approvers.length > 0) text.push(`Who may answer: ${spec.approvers.map(plain).join(', ')}.`);
+  if (spec?.starterMayApprove === false) text.push(`Not who started it: ${plain(status.startedBy ?? 'unknown')}.`);
   return text.join(' ');
 }
 
@@ -173,20 +178,31 @@ function list(items: EvidenceItem[]): string[] {
   });
 }
 
+/** `createClone: clone pvc-1 (HTTP 403)`; null when nothing is known but the message. */
+export function failedText({ activity, doing, code: said }: FailedCall): string | null {
+  const call = [activity, doing].filter((text) => text !== null && text !== '').join(': ');
+  if (call === '' && said === null) return null;
+  return `${call === '' ? 'answered' : call}${said === null ? '' : ` (${said})`}`;
+}
+
 function parkText(status: UpgradeStatus): string[] {
   const { park } = status;
   if (!park || park.action !== null) return [];
-  const means = {
-    retry: 'begin this phase again, e.g. after you mended the cause',
-    rollback: 'put everything back to how it was',
-    abort: 'stop here and change nothing more; what was changed stays changed and is listed in the journal',
-  };
+  const call = failedText(park.failed);
+  const means = (action: ParkAction) => park.prospects.find((prospect) => prospect.action === action)?.says ?? [];
   return [
     '## What failed',
+    ...(call === null ? [] : [plain(call)]),
     `${plain(park.type)}: ${plain(park.message)}`,
+    '## How things stand',
+    park.world.map((line) => `- ${plain(line)}`).join('\n'),
     '## What to type',
+    policyText(park.policy) ?? 'Without an answer it waits, and reminds.',
     ...park.options.flatMap((action) => [
-      `To **${action}** (${means[action]}):`,
+      `To **${action}**:`,
+      means(action)
+        .map((line) => `- ${plain(line)}`)
+        .join('\n'),
       code([
         ...narrowCommand(status.workflowId, 'resolve', { park: park.id, action, by: you }),
         '# or',
@@ -242,14 +258,23 @@ function progressText(status: UpgradeStatus): string[] {
   return ['## Progress', ...lines];
 }
 
-function refused(status: UpgradeStatus): string[] {
-  const last = status.attempts.filter(({ accepted }) => !accepted).slice(-3);
+const messagesShown = 10;
+
+/** Who said what, and what was answered: the newest ones; query `status` has all. */
+function messages(status: UpgradeStatus): string[] {
+  const last = status.attempts.slice(-messagesShown);
   if (last.length === 0) return [];
+  const more = status.attempts.length - last.length;
   return [
-    '## Messages that were refused',
-    ...last.map(
-      ({ at, message, by, says }) => `- ${clock(at)}, ${plain(message)} by ${plain(by ?? 'unknown')}: ${plain(says)}`,
-    ),
+    '## Messages',
+    [
+      ...last.map(
+        ({ at, message, gate, by, accepted, says, note }) =>
+          `- ${clock(at)}, ${accepted ? '' : '**refused**, '}${plain([message, gate].filter(Boolean).join(' '))} by ` +
+          `${plain(by ?? 'unknown')}: ${plain(says)}${note === null ? '' : ` “${plain(note)}”`}`,
+      ),
+      ...(more > 0 ? [`- and ${more} before`] : []),
+    ].join('\n'),
   ];
 }
 
@@ -299,10 +324,10 @@ export function details(status: UpgradeStatus): string {
         ]
       : []),
     ...progressText(status),
-    ...refused(status),
+    ...messages(status),
     '## Phases',
     phaseTable(status),
     ...rollbackHint(status),
-    `Upgrade ${status.upgradeId} of workflow ${plain(status.workflowId)}.`,
+    `Upgrade ${status.upgradeId} of workflow ${plain(status.workflowId)}, started by ${plain(status.startedBy ?? 'somebody who gave no name')}.`,
   ].join('\n\n');
 }

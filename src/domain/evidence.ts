@@ -1,10 +1,9 @@
 /** What a person must have seen at each gate. Facts are hashed; times, sizes that vary and forecasts are only shown. */
 import type { ServiceFact } from './facts.ts';
 import type { GateName } from './phases.ts';
-import { duration } from './details.ts';
+import { bytesText, duration, firstOf } from './text.ts';
 import { canonicalHash } from './hash.ts';
 import type { PlanFacts } from './plan.ts';
-import { bytesText, firstOf } from './text.ts';
 import { versionText } from './versions.ts';
 import { downtimeSeconds, type Evidence, type EvidenceItem, type UpgradeStatus } from './state.ts';
 

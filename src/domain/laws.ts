@@ -1,13 +1,16 @@
 /** The laws that a workflow can check by itself, immediately before it does what cannot be taken back. */
 import { evidenceFor } from './evidence.ts';
+import { nameKey } from './names.ts';
 import type { GateName } from './phases.ts';
 import { gateRow, type UpgradeStatus } from './state.ts';
 
 /** Whether the gate was passed on the facts of now: a phase that was begun again since may have made others. */
 export function isApproved(status: UpgradeStatus, gate: GateName): boolean {
-  const { state, evidence, openedAt } = gateRow(status, gate);
+  const { state, evidence, openedAt, approvals, needed } = gateRow(status, gate);
   const facts = status.plan?.facts;
   if (state !== 'approved' || !evidence || !facts) return false;
+  const people = new Set(approvals.map(({ by }) => nameKey(by))).size;
+  if (status.spec?.gates[gate].policy !== 'auto' && people < needed) return false;
   return evidence.hash === evidenceFor(gate, status, facts, openedAt ?? '').hash;
 }
 

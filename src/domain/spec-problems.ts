@@ -100,11 +100,17 @@ function keysAt(path: (string | number)[]): string[] {
   let here = [specJsonSchema()];
   for (const part of path) {
     here = here.flatMap(variants).flatMap((schema) => {
-      const below = typeof part === 'number' ? schema.items : schema.properties?.[part];
+      const below =
+        typeof part === 'number' ? schema.items : (schema.properties?.[part] ?? schema.additionalProperties);
       return below !== undefined && typeof below === 'object' && !Array.isArray(below) ? [below] : [];
     });
   }
-  return here.flatMap(variants).flatMap((schema) => Object.keys(schema.properties ?? {}));
+  return here
+    .flatMap(variants)
+    .flatMap(({ properties, propertyNames }) => [
+      ...Object.keys(properties ?? {}),
+      ...(typeof propertyNames === 'object' ? (propertyNames.enum ?? []).map(String) : []),
+    ]);
 }
 
 type JsonSchema = ReturnType<typeof specJsonSchema>;

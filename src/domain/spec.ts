@@ -4,6 +4,8 @@
  */
 import { z } from 'zod';
 import { parseDuration } from './duration.ts';
+import { nameKey, readName } from './names.ts';
+import { gates, phases } from './phases.ts';
 
 const duration = z
   .string()
@@ -108,11 +110,50 @@ function gate(defaults: { timeLimit: string; remind: string }) {
       .optional()
       .describe('After this time the gate answers as docs/gates.md says'),
     remind: duration.default(defaults.remind).describe('How often people are reminded'),
+    approvals: z.int().min(1).max(20).default(1).describe('How many different people must say yes'),
   });
   return z.union([full, policy.transform((chosen) => full.parse({ policy: chosen }))]).prefault({});
 }
 
-export const specSchema = z.strictObject({
+const approver = z
+  .string()
+  .transform((text, context) => {
+    const read = readName(text);
+    if (read.name !== null) return read.name;
+    context.addIssue(`a name; it ${read.wrong}`);
+    return z.NEVER;
+  })
+  .meta({ minLength: 1, maxLength: 500 });
+
+/** Phases that can be put back by themselves; after `reopen` going back would lose writes. */
+const beforeCommit = phases.map(({ name }) => name).slice(1, phases.findIndex(({ name }) => name === 'reopen') + 1);
+const parkable = phases.map(({ name }) => name).slice(1);
+
+/** The answer that a park gives itself when nobody has. */
+const failurePolicy = z.strictObject({
+  after: duration.describe('How long people have to answer first'),
+  answer: z.enum(['retry', 'rollback']),
+  times: z
+    .int()
+    .min(1)
+    .max(100)
+    .default(3)
+    .describe('With answer retry: how often in a phase, before it waits for a person'),
+});
+
+const onFailure = z
+  .partialRecord(z.enum(['default', ...parkable]), failurePolicy)
+  .superRefine((policies, context) => {
+    for (const [name, policy] of Object.entries(policies)) {
+      const canGoBack = name === 'default' || beforeCommit.some((known) => known === name);
+      if (policy?.answer !== 'rollback' || canGoBack) continue;
+      const message = `retry: phase ${name} comes after the commit point, from where nothing goes back by itself`;
+      context.addIssue({ code: 'custom', path: [name, 'answer'], message });
+    }
+  })
+  .default({});
+
+const whole = z.strictObject({
   database,
   target,
   services: z
@@ -138,15 +179,39 @@ export const specSchema = z.strictObject({
       cleanup: gate({ timeLimit: '14d', remind: '1d' }),
     })
     .prefault({}),
-  approvers: z.array(z.string().min(1)).default([]).describe('Names that may answer gates; empty: anybody'),
-  maxDowntime: duration.optional().describe('The longest downtime you accept; shown against the prediction'),
-  onDowntimeExceeded: z.enum(['remind', 'rollback']).default('remind'),
+  approvers: z
+    .array(approver)
+    .prefault([])
+    .describe('Names that may answer gates and parks, and roll back; empty: anybody'),
+  approvalLasts: duration.default('12h').describe('How long a yes counts that nothing has followed yet'),
+  starterMayApprove: z.boolean().default(true).describe('Whether who started the upgrade may say yes at its gates'),
+  maxDowntime: duration.optional().describe('The longest downtime you accept, waiting for people and all'),
+  onDowntimeExceeded: z
+    .enum(['remind', 'rollback'])
+    .default('remind')
+    .describe('When the time left of maxDowntime does not suffice: say so again and again, or go back'),
+  onFailure: onFailure.describe('Answers that a failure gives itself when nobody has: by phase, or default'),
   retention: duration.default('7d').describe('How long clone and original volume are kept before gate cleanup'),
   observe: duration.default('10s').describe('How long services are watched after they are up again'),
   probes: z
     .array(z.strictObject({ database: z.string().min(1), query: z.string().min(1) }))
     .default([])
     .describe('Read-only queries timed before and after'),
+});
+
+/** What one key says of another. */
+export const specSchema = whole.superRefine((spec, context) => {
+  const { approvers } = spec;
+  const people = new Set(approvers.map(nameKey)).size;
+  if (people < approvers.length) {
+    context.addIssue({ code: 'custom', path: ['approvers'], message: 'each name once' });
+  }
+  if (people === 0) return;
+  for (const { name } of gates) {
+    if (spec.gates[name].approvals <= people) continue;
+    const message = `at most ${people}, for so many are listed as approvers`;
+    context.addIssue({ code: 'custom', path: ['gates', name, 'approvals'], message });
+  }
 });
 
 /** The spec with every default filled in. */

@@ -34,8 +34,9 @@ export interface PhaseRow {
   endedAt: string | null;
   /** From first start to end, with the time it was parked. */
   seconds: number | null;
-  /** How often it was begun. */
+  /** How often it was begun, and when the last time. */
   tries: number;
+  triedAt: string | null;
   /** What came out of it, in a few words. */
   note: string | null;
 }
@@ -52,20 +53,45 @@ export interface Evidence {
   shown: EvidenceItem[];
 }
 
+/** One yes that counts at a gate. */
+export interface Approval {
+  by: string;
+  at: string;
+  note: string | null;
+}
+
 export interface GateRow {
   name: GateName;
   /** `expired`: its time limit was reached and answered for the person; `closed`: the upgrade stopped before an answer. */
   state: 'pending' | 'open' | 'approved' | 'rejected' | 'expired' | 'closed';
   openedAt: string | null;
   decidedAt: string | null;
-  /** A name given in the message, `policy` or `time limit`. */
+  /** The names given in the messages, `policy` or `time limit`. */
   by: string | null;
   note: string | null;
   evidence: Evidence | null;
+  /** For the evidence shown, each by somebody else; the gate is approved when there are `needed`. */
+  approvals: Approval[];
+  needed: number;
   reminders: number;
 }
 
 export type ParkAction = 'retry' | 'rollback' | 'abort';
+
+/** What failed, as far as it is known. Never a secret. */
+export interface FailedCall {
+  /** The activity that was called, and its summary: what it was doing, to what. */
+  activity: string | null;
+  doing: string | null;
+  /** `HTTP 403`, `SQLSTATE 42501`. */
+  code: string | null;
+}
+
+/** What an answer to a park would do, in lines. */
+export interface Prospect {
+  action: ParkAction;
+  says: string[];
+}
 
 /** A failure that retries did not mend. */
 export interface Park {
@@ -75,16 +101,36 @@ export interface Park {
   phase: PhaseName | 'rollback' | 'end';
   type: FailureType;
   message: string;
+  failed: FailedCall;
   options: ParkAction[];
+  /** How the world stands now, and what each answer would do to it; kept up to date until there is one. */
+  world: string[];
+  prospects: Prospect[];
+  /** The spec's own answer, and when it is given if nobody answers before. */
+  policy: { answer: 'retry' | 'rollback'; at: string } | null;
   since: string;
   /** The answer, once there is one. */
   action: ParkAction | null;
   by: string | null;
+  note: string | null;
+}
+
+/** What is left of the downtime that the spec accepts. */
+export interface DowntimeBudget {
+  /** The spec's `maxDowntime`, and when it is used up. */
+  longest: string;
+  endsAt: string;
+  /** Seconds still expected as of the time `at`, from what was measured; null when nothing was. */
+  rest: { seconds: number | null; at: string; unmeasured: PhaseName[] };
+  /** When it was said that the time does not suffice, and why. */
+  exceeded: { at: string; why: string } | null;
+  reminders: number;
 }
 
 /** One message that reached the upgrade, whatever became of it. */
 export interface Attempt {
   at: string;
+  /** `policy`: nobody's, but what the spec says. */
   how: 'signal' | 'update' | 'cancel' | 'policy';
   message: string;
   by: string | null;
@@ -185,6 +231,8 @@ export interface UpgradeStatus {
   workflowId: string;
   upgradeId: string;
   startedAt: string;
+  /** Who started it, as the starter says; null when it did not. */
+  startedBy: string | null;
   endedAt: string | null;
   stage: Stage;
   phases: PhaseRow[];
@@ -209,6 +257,8 @@ export interface UpgradeStatus {
   /** What going back came to. */
   back: Back | null;
   downtime: { from: string | null; to: string | null };
+  /** Null while services are up, and without `maxDowntime` in the spec. */
+  budget: DowntimeBudget | null;
   retentionEndsAt: string | null;
   ending: Ending | null;
   result: UpgradeResult | null;
@@ -216,11 +266,17 @@ export interface UpgradeStatus {
   notes: string[];
 }
 
-export function newStatus(workflowId: string, upgradeId: string, startedAt: string): UpgradeStatus {
+export function newStatus(
+  workflowId: string,
+  upgradeId: string,
+  startedAt: string,
+  startedBy: string | null = null,
+): UpgradeStatus {
   return {
     workflowId,
     upgradeId,
     startedAt,
+    startedBy,
     endedAt: null,
     stage: 'running',
     phases: phases.map(({ name }) => ({
@@ -230,6 +286,7 @@ export function newStatus(workflowId: string, upgradeId: string, startedAt: stri
       endedAt: null,
       seconds: null,
       tries: 0,
+      triedAt: null,
       note: null,
     })),
     gates: gates.map(({ name }) => ({
@@ -240,6 +297,8 @@ export function newStatus(workflowId: string, upgradeId: string, startedAt: stri
       by: null,
       note: null,
       evidence: null,
+      approvals: [],
+      needed: 1,
       reminders: 0,
     })),
     spec: null,
@@ -279,6 +338,7 @@ export function newStatus(workflowId: string, upgradeId: string, startedAt: stri
     writes: null,
     back: null,
     downtime: { from: null, to: null },
+    budget: null,
     retentionEndsAt: null,
     ending: null,
     result: null,
@@ -333,5 +393,5 @@ export function recordAttempt(status: UpgradeStatus, attempt: Attempt): void {
   status.attempts.push(attempt);
   if (status.attempts.length <= attemptsKept) return;
   const refused = status.attempts.findIndex(({ accepted }) => !accepted);
-  status.attempts.splice(Math.max(refused, 0), 1);
+  if (refused !== -1) status.attempts.splice(refused, 1);
 }

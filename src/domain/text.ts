@@ -31,3 +31,16 @@ export function firstOf(list: string[], total = list.length): string[] {
 export function timeText(iso: string): string {
   return `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC`;
 }
+
+/** `13:45:10 UTC`. */
+export function clock(iso: string): string {
+  return `${iso.slice(11, 19)} UTC`;
+}
+
+/** Seconds as people say them: `8.2 s`, `3 min 20 s`, `2 h 5 min`. */
+export function duration(seconds: number): string {
+  if (seconds < 60) return `${Math.round(seconds * 10) / 10} s`;
+  const whole = Math.round(seconds);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}

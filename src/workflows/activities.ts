@@ -170,7 +170,19 @@ function call(name: string, options: ActivityOptions, args: unknown[]): Promise<
   const cancellationType = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED;
   const activity = proxyActivities<Proxy>({ ...options, cancellationType })[name];
   if (!activity) throw new RangeError(`no activity ${name}`);
-  return activity(...args);
+  const result = activity(...args);
+  // Beside the result, not around it: one more step in its chain would change the order of what follows in kept histories.
+  result.catch((error: unknown) => {
+    if (typeof error === 'object' && error !== null) summaries.set(error, options.summary ?? '');
+  });
+  return result;
+}
+
+const summaries = new WeakMap<object, string>();
+
+/** What the call that failed with this error was doing; null for what is no failed call. */
+export function summaryOf(error: unknown): string | null {
+  return typeof error === 'object' && error !== null ? (summaries.get(error) ?? null) : null;
 }
 
 /** Calls one activity of the shared queue; `summary` is what the Web UI shows beside it. */

@@ -1,18 +1,15 @@
 /** Waiting for a person. What the answers mean is decided in src/domain/decide.ts; here is only the waiting. */
 import { CancelledFailure, condition, isCancellation } from '@temporalio/workflow';
+import { approvalsNeeded, approvalsText, lapsesAt } from '../domain/approvals.ts';
 import { milliseconds } from '../domain/duration.ts';
 import { evidenceFor } from '../domain/evidence.ts';
+import { isApproved } from '../domain/laws.ts';
 import { gates, type GateName } from '../domain/phases.ts';
 import { gateRow, recordAttempt, type GateRow } from '../domain/state.ts';
 import { now, resolved, show, stop, tell, type Run } from './run.ts';
 
 /** Reminders come at longer and longer intervals, up to this one, so that a fortnight at a gate stays a short history. */
 const longestSilence = 86_400_000;
-
-interface Deadline {
-  at: number;
-  what: 'remind' | 'limit' | 'downtime';
-}
 
 /**
  * Opens a gate and waits for its answer. True when it is approved, false when gate cleanup is not; a no at any other gate
@@ -27,6 +24,8 @@ export async function gate(run: Run, name: GateName): Promise<boolean> {
   row.by = null;
   row.note = null;
   row.evidence = evidenceFor(name, run.status, plan.facts, row.openedAt);
+  row.approvals = [];
+  row.needed = approvalsNeeded(spec.gates[name]);
   if (spec.gates[name].policy === 'auto') {
     answer(run, row, 'approved', 'policy', null);
     recordAttempt(run.status, {
@@ -57,7 +56,7 @@ export async function gate(run: Run, name: GateName): Promise<boolean> {
   throw new CancelledFailure(`gate ${name} ${state}`);
 }
 
-export function answer(run: Run, row: GateRow, state: GateRow['state'], by: string | null, text: string | null): void {
+function answer(run: Run, row: GateRow, state: GateRow['state'], by: string | null, text: string | null): void {
   row.state = state;
   row.decidedAt = now();
   row.by = by;
@@ -71,55 +70,55 @@ function asks(name: GateName): string {
 
 async function waitForAnswer(run: Run, row: GateRow): Promise<void> {
   const opened = Date.now();
-  const policy = resolved(run).spec.gates[row.name];
+  const { spec } = resolved(run);
+  const policy = spec.gates[row.name];
   let silence = Math.max(milliseconds(policy.remind), 1);
   let remindAt = opened + silence;
-  let limitAt = policy.timeLimit === undefined ? null : opened + milliseconds(policy.timeLimit);
-  let downtimeAt = downtimeLimit(run, row.name);
+  let limitAt = policy.timeLimit === undefined ? Infinity : opened + milliseconds(policy.timeLimit);
   for (;;) {
-    const next = soonest(remindAt, limitAt, downtimeAt);
-    const summary = `gate ${row.name}: ${next.what === 'remind' ? 'remind' : next.what === 'limit' ? 'time limit' : 'longest downtime'}`;
-    if (await condition(() => row.state !== 'open', Math.max(next.at - Date.now(), 1), { summary })) return;
-    switch (next.what) {
-      case 'remind':
-        row.reminders += 1;
-        silence = Math.min(silence * 2, longestSilence);
-        remindAt = Date.now() + silence;
-        show(run);
-        tell(run, 'remind', `${run.status.workflowId} still waits at gate ${row.name}: ${asks(row.name)}`);
-        break;
-      case 'limit':
-        limitAt = null;
-        if (row.name === 'begin' || row.name === 'cleanup') {
-          answer(run, row, 'expired', 'time limit', null);
-          return;
-        }
-        tell(
-          run,
-          'remind',
-          `${run.status.workflowId}: the time limit of gate ${row.name} is reached. It goes on waiting.`,
-        );
-        break;
-      case 'downtime':
-        downtimeAt = null;
-        answer(run, row, 'expired', 'time limit', 'The longest downtime that the spec accepts is reached.');
-        return;
+    const lapseAt = Math.min(...row.approvals.map(({ at }) => lapsesAt(spec, at)));
+    const next = Math.min(remindAt, limitAt, lapseAt);
+    const summary = `gate ${row.name}: ${next === limitAt ? 'time limit' : next === lapseAt ? 'an approval lapses' : 'remind'}`;
+    const counted = row.approvals.length;
+    const heard = () => row.state !== 'open' || row.approvals.length !== counted;
+    await condition(heard, Math.max(next - Date.now(), 1), { summary });
+    // A person's answer that came in the same moment goes first.
+    if (row.state !== 'open') return;
+    if (Date.now() >= remindAt) {
+      row.reminders += 1;
+      silence = Math.min(silence * 2, longestSilence);
+      remindAt = Date.now() + silence;
+      tell(
+        run,
+        'remind',
+        `${run.status.workflowId} still waits at gate ${row.name}: ${asks(row.name)} ${approvalsText(row) ?? ''}`.trim(),
+      );
     }
+    if (Date.now() >= limitAt) {
+      limitAt = Infinity;
+      if (row.name === 'begin' || row.name === 'cleanup') {
+        answer(run, row, 'expired', 'time limit', null);
+        return;
+      }
+      tell(
+        run,
+        'remind',
+        `${run.status.workflowId}: the time limit of gate ${row.name} is reached. It goes on waiting.`,
+      );
+    }
+    show(run);
   }
 }
 
-/** When policy asks to go back by itself rather than stay down any longer. */
-function downtimeLimit(run: Run, name: GateName): number | null {
+/** Whether the gate was passed for what is there now, and lately enough: what waited too long is asked again. */
+export function stillApproved(run: Run, name: GateName): boolean {
+  const { status } = run;
+  const { approvals, by } = gateRow(status, name);
+  if (!isApproved(status, name)) return false;
   const { spec } = resolved(run);
-  const { from } = run.status.downtime;
-  if (name !== 'replace' && name !== 'reopen') return null;
-  if (spec.onDowntimeExceeded !== 'rollback' || spec.maxDowntime === undefined || from === null) return null;
-  return Date.parse(from) + milliseconds(spec.maxDowntime);
-}
-
-function soonest(remind: number, limit: number | null, downtime: number | null): Deadline {
-  let next: Deadline = { at: remind, what: 'remind' };
-  if (limit !== null && limit <= next.at) next = { at: limit, what: 'limit' };
-  if (downtime !== null && downtime <= next.at) next = { at: downtime, what: 'downtime' };
-  return next;
+  if (approvals.every(({ at }) => lapsesAt(spec, at) > Date.now())) return true;
+  status.notes.push(
+    `What ${by ?? 'somebody'} approved at gate ${name} has lapsed: nothing followed it within ${spec.approvalLasts}.`,
+  );
+  return false;
 }

@@ -1,7 +1,8 @@
 import { CancelledFailure } from '@temporalio/workflow';
 import { phaseRow } from '../domain/state.ts';
 import type { PhaseName } from '../domain/phases.ts';
-import { failureOf, show, tell, type Run } from './run.ts';
+import { failureOf } from './park.ts';
+import { now, show, tell, type Run } from './run.ts';
 
 /** How often a phase is begun again by itself; a pod that goes a third time has a cause that a person must see. */
 const times = 2;
@@ -21,7 +22,9 @@ export async function evenIfLost(run: Run, name: PhaseName, body: (run: Run) => 
       if (type !== 'PodLost' && type !== 'JobLost') throw error;
       const text = `${name} was begun again by itself (${lost} of ${times} times): ${message}`;
       run.status.notes.push(text);
-      phaseRow(run.status, name).tries += 1;
+      const row = phaseRow(run.status, name);
+      row.tries += 1;
+      row.triedAt = now();
       show(run);
       tell(run, 'phase', `${run.status.workflowId}: ${text}`);
     }

@@ -13,10 +13,11 @@ import {
 } from '@temporalio/workflow';
 import type { Progress } from '../activities/types.ts';
 import { decide, readMessage, shapeOf, type Effect, type Message, type MessageName } from '../domain/decide.ts';
-import { gateRow, recordAttempt, type Attempt, type UpgradeResult, type UpgradeStatus } from '../domain/state.ts';
-import { answer } from './gates.ts';
+import { answerGate } from '../domain/approvals.ts';
+import { recordAttempt, type Attempt, type UpgradeResult, type UpgradeStatus } from '../domain/state.ts';
 import { actOnce } from './activities.ts';
-import { answerPark, failureOf, now, resolved, show, stop, type Run } from './run.ts';
+import { failureOf } from './park.ts';
+import { answerPark, freshen, now, resolved, show, stop, tell, type Run } from './run.ts';
 
 const says: Record<MessageName, string> = {
   approve: 'Say yes at the open gate.',
@@ -94,6 +95,7 @@ async function countBeforeRefusal(run: Run, message: Message): Promise<void> {
 }
 
 function receive(run: Run, how: 'signal' | 'update', message: Message): Attempt {
+  freshen(run);
   const decision = decide(run.status, message);
   const attempt: Attempt = {
     at: now(),
@@ -106,21 +108,22 @@ function receive(run: Run, how: 'signal' | 'update', message: Message): Attempt 
     note: message.note,
   };
   recordAttempt(run.status, attempt);
-  if (decision.accepted) apply(run, decision.effect);
+  if (decision.accepted) apply(run, decision.effect, decision.says);
   else log.warn('a message was refused', { message: message.name, how });
   show(run);
   return attempt;
 }
 
-function apply(run: Run, effect: Effect): void {
+function apply(run: Run, effect: Effect, text: string): void {
   switch (effect.kind) {
     case 'gate':
-      answer(run, gateRow(run.status, effect.gate), effect.approved ? 'approved' : 'rejected', effect.by, effect.note);
+      answerGate(run.status, effect, now());
+      if (effect.outcome === 'counted') tell(run, 'gate', `${run.status.workflowId}: ${text}`);
       break;
     case 'resolve':
-      if (effect.action === 'retry' || run.status.ending) answerPark(run, effect.action, effect.by);
+      if (effect.action === 'retry' || run.status.ending) answerPark(run, effect.action, effect.by, effect.note);
       else {
-        const why = `${effect.by} answered ${effect.park} with ${effect.action}`;
+        const why = `${effect.by} answered ${effect.park} with ${effect.action}${effect.note === null ? '' : `: ${effect.note}`}`;
         stop(run, { how: effect.action, why, by: effect.by, type: null });
       }
       break;

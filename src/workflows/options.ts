@@ -2,6 +2,7 @@
 import { upsertSearchAttributes, workflowInfo } from '@temporalio/workflow';
 import { defineSearchAttributeKey, type Duration } from '@temporalio/common';
 import { parseDuration } from '../domain/duration.ts';
+import { readName } from '../domain/names.ts';
 import { openGate, type UpgradeStatus } from '../domain/state.ts';
 
 interface Options {
@@ -9,15 +10,19 @@ interface Options {
   searchAttributes: boolean;
   /** How long the artifact folder may be without a worker before the upgrade parks. */
   artifactPatience: Duration;
+  /** Who started it: a claim, as all names are. */
+  startedBy: string | null;
 }
 
 export function options(): Options {
   const memo = workflowInfo().memo?.['pgleap'];
   const given = typeof memo === 'object' && memo !== null ? (memo as Record<string, unknown>) : {};
   const patience = given['artifactPatience'];
+  const by = given['startedBy'];
   return {
     searchAttributes: given['searchAttributes'] === true,
     artifactPatience: (typeof patience === 'string' ? parseDuration(patience) : undefined) ?? '3m',
+    startedBy: typeof by === 'string' ? readName(by).name : null,
   };
 }
 

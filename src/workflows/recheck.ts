@@ -6,7 +6,8 @@ import { CancelledFailure } from '@temporalio/workflow';
 import { changedSince, planHash } from '../domain/plan.ts';
 import { gateRow } from '../domain/state.ts';
 import { act } from './activities.ts';
-import { insist, resolved, show, stop, type Run } from './run.ts';
+import { insist } from './park.ts';
+import { resolved, show, stop, type Run } from './run.ts';
 
 /**
  * True when the plan is still true, with the database's pod of now. False when services changed: then the plan is made anew

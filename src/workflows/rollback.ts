@@ -6,7 +6,8 @@ import { downtimeSeconds } from '../domain/state.ts';
 import { act, actOnce } from './activities.ts';
 import { goBack, type Way } from './go-back.ts';
 import { oldWorldOf } from './old-world.ts';
-import { all, failureOf, now, park, resolved, show, type Run } from './run.ts';
+import { failureOf, park } from './park.ts';
+import { all, now, resolved, show, type Run } from './run.ts';
 
 class GaveUp extends Error {}
 
@@ -44,7 +45,8 @@ async function requireNotOpened(run: Run): Promise<void> {
     const message =
       `The journal says that the target has been open since ${head.committedAt}, which this workflow, reset to before that, does not know: ` +
       `going back would lose what was written since. Abort, and finish with: pgleap recover ${place(run)}`;
-    if ((await park(run, 'rollback', { type: 'Refused', message })) === 'abort') throw new GaveUp();
+    const failed = { activity: null, doing: 'see that the target was never opened', code: null };
+    if ((await park(run, 'rollback', { type: 'Refused', message, failed })) === 'abort') throw new GaveUp();
   }
 }
 

@@ -3,11 +3,7 @@
  * ends the upgrade early (an answer, a message, a refusal) is set as `ending` and cancels the scope that phases run in.
  */
 import {
-  ActivityFailure,
-  ApplicationFailure,
   CancellationScope,
-  CancelledFailure,
-  TimeoutFailure,
   condition,
   isCancellation,
   log,
@@ -16,8 +12,9 @@ import {
 } from '@temporalio/workflow';
 import type { ArtifactActivities, SavedSettings } from '../activities/types.ts';
 import type { DatabaseFact, ServerRef, World } from '../domain/facts.ts';
-import { details, headline } from '../domain/details.ts';
-import { failures, type FailureType } from '../domain/failures.ts';
+import { refreshOpenGate } from '../domain/approvals.ts';
+import { details } from '../domain/details.ts';
+import { prospects, worldNow } from '../domain/parks.ts';
 import type { PhaseName } from '../domain/phases.ts';
 import type { Plan, PlanFacts } from '../domain/plan.ts';
 import type { Spec } from '../domain/spec.ts';
@@ -25,12 +22,10 @@ import {
   newStatus,
   openGate,
   phaseRow,
-  secondsBetween,
+  recordAttempt,
   type Ending,
   type Gathered,
-  type Park,
   type ParkAction,
-  type PhaseRow,
   type UpgradeStatus,
 } from '../domain/state.ts';
 import type { Undo } from '../domain/undo.ts';
@@ -67,7 +62,7 @@ export function newRun(): Run {
   // The first run's id: a reset goes on with the same names outside. Its end, for its beginning is the time (UUID version 7),
   // and upgrades begun in the same minute would share it.
   const upgradeId = `u${originalExecutionRunId.replaceAll('-', '').slice(-8)}`;
-  const status = newStatus(workflowId, upgradeId, startTime.toISOString());
+  const status = newStatus(workflowId, upgradeId, startTime.toISOString(), options().startedBy);
   return {
     status,
     gathered: status.gathered,
@@ -123,6 +118,7 @@ export function candidate(run: Run): ServerRef {
 /** Must follow every change of the state: details, search attributes and queries show it. */
 export function show(run: Run): void {
   const { status } = run;
+  freshen(run);
   if (status.stage !== 'ended') {
     const parked = status.park !== null && status.park.action === null;
     if (parked) status.stage = 'parked';
@@ -131,6 +127,22 @@ export function show(run: Run): void {
   }
   setCurrentDetails(details(status));
   showInSearch(status);
+}
+
+/** What a person is asked about is what is there now. */
+export function freshen(run: Run): void {
+  const { status } = run;
+  const { changed, voided } = refreshOpenGate(status, now());
+  for (const attempt of voided) recordAttempt(status, attempt);
+  const says = [
+    ...(changed === null ? [] : [`The evidence of gate ${changed} is another now.`]),
+    ...voided.map((one) => one.says),
+  ];
+  if (says.length > 0) tell(run, 'remind', `${status.workflowId}: ${says.join(' ')}`);
+  const { park } = status;
+  if (!park || park.action !== null) return;
+  park.world = worldNow(status);
+  park.prospects = prospects(status, park.phase, park.options);
 }
 
 /** Tells people, best effort: whether anybody hears it changes nothing. */
@@ -144,7 +156,7 @@ export function tell(run: Run, kind: 'phase' | 'gate' | 'remind' | 'park' | 'end
     });
 }
 
-function artifactQueue(run: Run): ArtifactQueue {
+export function artifactQueue(run: Run): ArtifactQueue {
   return { ...resolved(run).plan.facts.artifacts, patience: options().artifactPatience };
 }
 
@@ -197,174 +209,22 @@ export async function all<T extends readonly unknown[]>(promises: {
   return settled.map((result) => (result.status === 'fulfilled' ? result.value : undefined)) as unknown as T;
 }
 
-/** A failure as people read it. Rethrows what is no failure but a defect, so that Temporal retries the workflow task. */
-export function failureOf(run: Run, error: unknown): { type: FailureType; message: string } {
-  if (error instanceof ApplicationFailure) return typed(error);
-  if (error instanceof ActivityFailure) {
-    if (error.cause instanceof ApplicationFailure) return typed(error.cause);
-    if (error.cause instanceof TimeoutFailure) return timedOut(run, error, error.cause);
-    return { type: 'Unreachable', message: `${error.activityType}: ${error.cause?.message ?? error.message}` };
-  }
-  // Nobody of this upgrade cancelled it, so it is a failure like any other.
-  if (error instanceof CancelledFailure) return { type: 'Unreachable', message: error.message };
-  throw error;
-}
-
-function typed(failure: ApplicationFailure): { type: FailureType; message: string } {
-  const type = failure.type ?? '';
-  if (Object.hasOwn(failures, type)) return { type: type as FailureType, message: failure.message };
-  return { type: 'CommandFailed', message: `${type === '' ? 'Error' : type}: ${failure.message}` };
-}
-
-function timedOut(run: Run, error: ActivityFailure, cause: TimeoutFailure): { type: FailureType; message: string } {
-  if (cause.timeoutType === 'SCHEDULE_TO_START') {
-    const { queue, folder } = artifactQueue(run);
-    return {
-      type: 'Unreachable',
-      message:
-        `No worker serves the artifact folder ${folder} (task queue ${queue}), which ${error.activityType} needs. ` +
-        `Start pgleap worker with that folder again, then retry.`,
-    };
-  }
-  return { type: 'Unreachable', message: `${error.activityType} did not finish in its time (${cause.timeoutType}).` };
-}
-
 /** Stops the upgrade at the next safe point. The first reason stays. */
 export function stop(run: Run, ending: Ending): void {
   if (run.status.ending) return;
   run.status.ending = ending;
   const open = run.status.park;
-  if (open && open.action === null) answerPark(run, ending.how === 'abort' ? 'abort' : 'rollback', ending.by);
+  if (open && open.action === null) answerPark(run, ending.how === 'abort' ? 'abort' : 'rollback', ending.by, null);
   show(run);
   run.forward.cancel();
 }
 
-export function answerPark(run: Run, action: ParkAction, by: string | null): void {
+export function answerPark(run: Run, action: ParkAction, by: string | null, text: string | null): void {
   const open = run.status.park;
   if (!open) return;
   open.action = action;
   open.by = by;
-}
-
-/** Until the first reminder of a park; each one comes after twice the time. */
-const firstSilence = 5 * 60_000;
-
-/** Stops and asks a person what to do about a failure. Returns when the answer is `retry`; cancelled when it is another. */
-export async function park(
-  run: Run,
-  where: Park['phase'],
-  failure: { type: FailureType; message: string },
-): Promise<ParkAction> {
-  const { status } = run;
-  // One question at a time; a phase that failed beside another waits for its turn.
-  while (status.park !== null) await condition(() => status.park === null);
-  status.park = {
-    id: `park-${status.parked.length + 1}`,
-    phase: where,
-    ...failure,
-    options:
-      where === 'rollback' || where === 'end' || status.committedAt !== null
-        ? ['retry', 'abort']
-        : ['retry', 'rollback', 'abort'],
-    since: now(),
-    action: null,
-    by: null,
-  };
-  const mine = status.park;
-  show(run);
-  tell(run, 'park', `${headline(status)} ${failure.type}: ${failure.message}`);
-  try {
-    let silence = firstSilence;
-    const summary = `${mine.id}: remind`;
-    while (!(await condition(() => mine.action !== null, silence, { summary }))) {
-      tell(run, 'remind', `${status.workflowId}: ${mine.id} still waits for an answer. ${headline(status)}`);
-      silence = Math.min(silence * 2, 86_400_000);
-    }
-    return mine.action ?? 'abort';
-  } finally {
-    status.parked.push(mine);
-    status.park = null;
-    show(run);
-  }
-}
-
-/** Does something until it works: a failure is parked. Cancelled when the answer is another than `retry`. */
-export async function insist<T>(run: Run, where: Park['phase'], body: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await body();
-    } catch (error) {
-      if (isCancellation(error) && run.forward.consideredCancelled) throw error;
-      const failure = failureOf(run, error);
-      if ((await park(run, where, failure)) !== 'retry') throw new CancelledFailure(failure.message);
-    }
-  }
-}
-
-/** Failures that mean "not this upgrade": nothing was taken down yet, so there is nothing for a person to decide. */
-const refusals = new Set<FailureType>(['SpecInvalid', 'PreflightRefused', 'Locked', 'WrongWorld']);
-
-/** Runs one phase until it is done: a failure parks it, and `retry` begins it again. */
-export async function phase(run: Run, name: PhaseName, body: (run: Run) => Promise<void>): Promise<void> {
-  const row = phaseRow(run.status, name);
-  for (;;) {
-    begin(row);
-    show(run);
-    try {
-      await body(run);
-      end(run, row, 'done');
-      if (name !== 'preflight')
-        tell(run, 'phase', `${run.status.workflowId}: ${name} is done. ${row.note ?? ''}`.trim());
-      return;
-    } catch (error) {
-      if (isCancellation(error) && run.status.ending) {
-        end(run, row, 'stopped');
-        throw error;
-      }
-      const failure = failureOf(run, error);
-      row.state = 'parked';
-      row.note = `${failure.type}: ${failure.message}`;
-      if (name === 'preflight' || (name === 'prepare' && refusals.has(failure.type))) {
-        end(run, row, 'stopped');
-        stop(run, { how: 'refused', why: failure.message, by: null, type: failure.type });
-        throw new CancelledFailure(failure.message);
-      }
-      if (!(await askedToRetry(run, name, failure))) {
-        end(run, row, 'stopped');
-        throw new CancelledFailure(failure.message);
-      }
-    }
-  }
-}
-
-async function askedToRetry(
-  run: Run,
-  name: PhaseName,
-  failure: { type: FailureType; message: string },
-): Promise<boolean> {
-  if (run.status.ending) return false;
-  try {
-    return (await park(run, name, failure)) === 'retry';
-  } catch (error) {
-    if (isCancellation(error)) return false;
-    throw error;
-  }
-}
-
-function begin(row: PhaseRow): void {
-  row.state = 'running';
-  row.startedAt ??= now();
-  row.endedAt = null;
-  row.note = null;
-  row.tries += 1;
-}
-
-function end(run: Run, row: PhaseRow, state: PhaseRow['state']): void {
-  row.state = state;
-  row.endedAt = now();
-  row.seconds = secondsBetween(row.startedAt ?? row.endedAt, row.endedAt);
-  run.status.progress = [];
-  show(run);
+  open.note = text;
 }
 
 /** Leaves a short word in the phase's row of the table. */

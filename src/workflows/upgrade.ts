@@ -19,10 +19,10 @@ import {
 } from '@temporalio/workflow';
 import { whyNoRollback } from '../domain/decide.ts';
 import { milliseconds } from '../domain/duration.ts';
-import { isApproved } from '../domain/laws.ts';
 import { phaseRow, recordAttempt, type UpgradeResult } from '../domain/state.ts';
 import { act } from './activities.ts';
-import { gate } from './gates.ts';
+import { watchDowntime } from './budget.ts';
+import { gate, stillApproved } from './gates.ts';
 import { registerMessages } from './messages.ts';
 import { backup } from './phases/backup.ts';
 import { cleanup } from './phases/cleanup.ts';
@@ -43,23 +43,12 @@ import { resume } from './phases/resume.ts';
 import { trial } from './phases/trial.ts';
 import { unmaintain } from './phases/unmaintain.ts';
 import { verify } from './phases/verify.ts';
+import { failureOf, insist } from './park.ts';
+import { phase } from './phase.ts';
 import { planStillHolds } from './recheck.ts';
 import { makeResult } from './result.ts';
 import { place, rollBack } from './rollback.ts';
-import {
-  all,
-  failureOf,
-  newRun,
-  now,
-  insist,
-  onArtifacts,
-  phase,
-  resolved,
-  show,
-  stop,
-  tell,
-  type Run,
-} from './run.ts';
+import { all, newRun, now, onArtifacts, resolved, show, stop, tell, type Run } from './run.ts';
 import type { FailureType } from '../domain/failures.ts';
 
 export async function upgradePostgres(input: unknown): Promise<UpgradeResult> {
@@ -68,6 +57,7 @@ export async function upgradePostgres(input: unknown): Promise<UpgradeResult> {
   heedCancel(run);
   show(run);
   return CancellationScope.nonCancellable(async () => {
+    void watchDowntime(run);
     try {
       await run.forward.run(() => runbook(run, input));
     } catch (error) {
@@ -94,8 +84,8 @@ async function runbook(run: Run, input: unknown): Promise<void> {
     phase(run, 'clone', clone),
     condition(() => run.gathered.clone !== null).then(() => gate(run, 'replace')),
   ]);
-  // A clone that had to be begun anew is another one than was approved.
-  while (!isApproved(run.status, 'replace')) await gate(run, 'replace');
+  // A clone that had to be begun anew is another one than was approved; one that took long may outlast an approval.
+  while (!stillApproved(run, 'replace')) await gate(run, 'replace');
   await phase(run, 'replace', replace);
   await phase(run, 'deploy', deploy);
   await phase(run, 'restore', restore);

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { GateName } from '../../src/domain/phases.ts';
 import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
@@ -83,5 +84,41 @@ test('every command of the README works as it stands there', async () => {
   expect(
     status.attempts.filter(({ accepted }) => accepted).map(({ how, message, by }) => `${how} ${message} ${by}`),
   ).toEqual(['update approve Ada', 'signal approve Ada', 'update rollback Ada']);
+  expect(world.broken).toEqual([]);
+}, 90_000);
+
+test('the commands of docs/gates.md work: a named starter, two approvals, an answer to a park', async () => {
+  const { world } = harness.makeWorld({ namespace: 'databases' });
+  const gatesMd = await readFile(new URL('../../docs/gates.md', import.meta.url), 'utf8');
+  const commands = [...gatesMd.matchAll(/^temporal .*$/gm)].map(([text]) => text);
+  const command = (...parts: string[]) => {
+    const found = commands.filter((text) => parts.every((part) => text.includes(part)));
+    expect(found, parts.join(' ')).toHaveLength(1);
+    return found[0] ?? '';
+  };
+  await terminal.write(
+    'two.yaml',
+    'database: { namespace: databases }\ntarget: { image: "postgres:18" }\nstarterMayApprove: false\n' +
+      'approvers: [Ada, Grace, Linus]\ngates: { begin: { approvals: 2 } }\n',
+  );
+  expect((await terminal.type('pgleap spec two.yaml > upgrade.json')).code).toBe(0);
+  const started = await terminal.type(command('--memo').replace('"Ada"', '"Linus"'));
+  expect(started, started.stderr).toMatchObject({ code: 0 });
+
+  const approve = command('update execute', '--name approve').replace('HASH', await evidenceAt('begin'));
+  const own = await terminal.type(approve.replace('"Ada"', '"Linus"'));
+  expect(own.stderr).toContain('Linus started this upgrade');
+  expect((await terminal.type(approve)).stdout).toContain('counts: 1 of 2');
+  world.approvals.add('begin');
+  world.failOn('setRoute');
+  world.failOn('stopService');
+  expect((await terminal.type(approve.replace('"Ada"', '"Grace"'))).stdout).toContain('approved by Ada and Grace');
+
+  await world.until(() => world.told.some(({ kind }) => kind === 'park'));
+  const resolved = await terminal.type(command('--name resolve').replace('retry', 'rollback'));
+  expect(resolved.stdout, resolved.stderr).toContain('park-1: rollback, by Ada.');
+  const handle = harness.env.client.workflow.getHandle('pgleap/databases/postgres');
+  await expect(handle.result()).resolves.toMatchObject({ outcome: 'rolled-back' });
+  expect(await handle.query<UpgradeStatus>('status')).toMatchObject({ startedBy: 'Linus' });
   expect(world.broken).toEqual([]);
 }, 90_000);

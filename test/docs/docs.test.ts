@@ -133,8 +133,13 @@ describe('spec', () => {
   });
 
   test('its examples are valid, and the full one uses every key', async () => {
-    const [smallest = '', full = ''] = blocks(await read('docs/spec.md'), 'yaml');
-    expect(specSchema.safeParse(withManifests(parse(smallest))).error).toBeUndefined();
+    const examples = blocks(await read('docs/spec.md'), 'yaml');
+    const smallest = examples[0] ?? '';
+    const full = examples.at(-1) ?? '';
+    for (const example of examples) {
+      const { error } = specSchema.safeParse(withManifests({ ...parse(smallest), ...parse(example) }));
+      expect(error).toBeUndefined();
+    }
     expect(smallest.trim().split('\n').length).toBeLessThan(15);
     expect(specSchema.safeParse(withManifests(parse(full))).error).toBeUndefined();
     const used = new Set(pathsOf(parse(full)));

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { describe, expect, test } from 'vitest';
-import { details, duration, headline } from '../../src/domain/details.ts';
+import { details, headline } from '../../src/domain/details.ts';
+import { duration } from '../../src/domain/text.ts';
 import { evidenceFor } from '../../src/domain/evidence.ts';
 import type { GateName } from '../../src/domain/phases.ts';
 import { gateRow, phaseRow, recordAttempt, type UpgradeStatus } from '../../src/domain/state.ts';
@@ -26,6 +27,15 @@ function parked(status = planned()): UpgradeStatus {
     phase: 'backup',
     type: 'NoSpace',
     message: 'the volume | is `full`\n<script>',
+    failed: { activity: 'dump', doing: 'dump the source', code: 'SQLSTATE 53100' },
+    world: ['Services | are <down>.'],
+    prospects: [
+      { action: 'retry', says: ['Phase backup begins again.'] },
+      { action: 'rollback', says: ['Put back, in this order:', '1. lift the fence of the source'] },
+      { action: 'abort', says: ['Everything stays as it stands now.'] },
+    ],
+    policy: { answer: 'rollback', at: '2026-01-01T03:22:05.000Z' },
+    note: null,
     options: ['retry', 'rollback', 'abort'],
     since: now,
     action: null,
@@ -107,17 +117,32 @@ describe('at a gate', () => {
     const status = atGate('reopen');
     status.spec = { ...status.spec!, maxDowntime: '45m', onDowntimeExceeded: 'rollback', approvers: ['ada'] };
     expect(details(status)).toContain(
-      'When services have been down for 45m, it goes back by itself. Who may answer: ada.',
+      'When services have been down for 45m, or would be before it is done, it goes back by itself. Who may answer: ada.',
     );
     expect(details(atGate('begin'))).toContain('the same as no after 1d');
   });
 });
 
-test('a park shows the failure and a command for each answer', () => {
+test('a park shows the failure, how things stand, and what each answer does with its command', () => {
   const page = details(parked());
+  expect(page).toContain('dump: dump the source (SQLSTATE 53100)');
+  expect(page).toContain(String.raw`- Services \| are \<down\>.`);
+  expect(page).toContain('To **rollback**:\n\n- Put back, in this order:\n- 1. lift the fence of the source');
+  expect(page).toContain('If nobody answers before 03:22:05 UTC, the spec’s policy answers rollback.');
   expect(inputs(page)).toEqual(
     ['retry', 'rollback', 'abort'].map((action) => ({ park: 'park-1', action, by: 'YOUR NAME' })),
   );
+});
+
+test('a gate that takes several people says who has said yes', () => {
+  const status = atGate('replace');
+  status.spec = { ...status.spec!, starterMayApprove: false };
+  status.startedBy = 'grace';
+  Object.assign(gateRow(status, 'replace'), { needed: 2, approvals: [{ by: 'ada', at: now, note: null }] });
+  const page = details(status);
+  expect(page).toContain('A yes takes 2 people within 12h, a no one. So far 1 of 2 approvals: ada.');
+  expect(page).toContain('Not who started it: grace.');
+  expect(page).toContain('started by grace.');
 });
 
 test('the end shows what was proven', () => {
@@ -174,7 +199,7 @@ test('refused messages and measured progress are shown', () => {
     { what: 'import', done: 12_345, total: null, unit: 'rows', at: now },
   ];
   const page = details(status);
-  expect(page).toContain('approve by eve: eve is not among the approvers');
+  expect(page).toContain('**refused**, approve begin by eve: eve is not among the approvers');
   expect(page).toContain('dump: 5.0 MB of 10.0 MB (50 %, measured at 03:12:05 UTC)');
   expect(page).toContain('import: 12,345 rows (total unknown');
 });

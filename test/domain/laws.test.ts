@@ -47,6 +47,7 @@ function ready(): UpgradeStatus {
   });
   for (const gate of status.gates) {
     gate.state = 'approved';
+    gate.approvals = [{ by: 'ada', at: '2026-01-01T00:00:00.000Z', note: null }];
     gate.evidence = evidenceFor(gate.name, status, facts, '2026-01-01T00:00:00.000Z');
   }
   return status;
@@ -61,6 +62,7 @@ test('everything there: nothing is missing', () => {
 });
 
 test.each<[string, (status: UpgradeStatus) => void]>([
+  ['one of two approvals', (status) => (gateRow(status, 'replace').needed = 2)],
   ['no dump', (status) => (status.gathered.dump = null)],
   ['a dump that differs in the artifact store', (status) => (status.gathered.dumpArtifact!.sha512 = 'x')],
   ['a source that changed', (status) => (status.gathered.sourceUnchanged = false)],

@@ -33,10 +33,10 @@ describe('what is left out', () => {
   test('waits for people, and never for ever where waiting costs downtime', () => {
     const { gates, retention, rehearse, maintenance } = specSchema.parse(least);
     expect(gates).toEqual({
-      begin: { policy: 'manual', timeLimit: '1d', remind: '30m' },
-      replace: { policy: 'manual', timeLimit: undefined, remind: '5m' },
-      reopen: { policy: 'manual', timeLimit: undefined, remind: '5m' },
-      cleanup: { policy: 'manual', timeLimit: '14d', remind: '1d' },
+      begin: { policy: 'manual', timeLimit: '1d', remind: '30m', approvals: 1 },
+      replace: { policy: 'manual', timeLimit: undefined, remind: '5m', approvals: 1 },
+      reopen: { policy: 'manual', timeLimit: undefined, remind: '5m', approvals: 1 },
+      cleanup: { policy: 'manual', timeLimit: '14d', remind: '1d', approvals: 1 },
     });
     expect({ retention, rehearse, maintenance }).toEqual({ retention: '7d', rehearse: false, maintenance: null });
   });
@@ -46,8 +46,8 @@ describe('what is left out', () => {
       ...least,
       gates: { begin: { policy: 'auto' }, cleanup: { timeLimit: 'never' } },
     });
-    expect(gates.begin).toEqual({ policy: 'auto', timeLimit: '1d', remind: '30m' });
-    expect(gates.cleanup).toEqual({ policy: 'manual', timeLimit: undefined, remind: '1d' });
+    expect(gates.begin).toEqual({ policy: 'auto', timeLimit: '1d', remind: '30m', approvals: 1 });
+    expect(gates.cleanup).toEqual({ policy: 'manual', timeLimit: undefined, remind: '1d', approvals: 1 });
   });
 });
 
@@ -125,6 +125,38 @@ describe('what is wrong is named, with what belongs there', () => {
       [
         'database.manifests[0]: found “pg.yaml”, expected the text of pg.yaml: `pgleap spec` prints the spec with its manifests inlined',
       ],
+    ],
+    [
+      'more approvals than approvers',
+      { ...least, approvers: ['Ada'], gates: { replace: { approvals: 2 } } },
+      ['gates.replace.approvals: found the number 2, expected at most 1, for so many are listed as approvers'],
+    ],
+    [
+      'one approver twice',
+      { ...least, approvers: ['Ada', ' ada '] },
+      ['approvers: found a list, expected each name once'],
+    ],
+    [
+      'an approver whose name cannot be seen',
+      { ...least, approvers: ['A\u200Bda'] },
+      ['approvers[0]: found “A\u200Bda”, expected a name; it holds control or invisible characters'],
+    ],
+    [
+      'a rollback by itself after the commit point',
+      { ...least, onFailure: { observe: { after: '5m', answer: 'rollback' } } },
+      [
+        'onFailure.observe.answer: found “rollback”, expected retry: phase observe comes after the commit point, from where nothing goes back by itself',
+      ],
+    ],
+    [
+      'a policy for a phase that does not exist',
+      { ...least, onFailure: { restor: { after: '5m', answer: 'retry' } } },
+      ['onFailure.restor: unknown key; did you mean restore?'],
+    ],
+    [
+      'an answer that only people give',
+      { ...least, onFailure: { default: { after: '5m', answer: 'abort' } } },
+      ['onFailure.default.answer: found “abort”, expected retry or rollback'],
     ],
     [
       'a namespace with capitals',

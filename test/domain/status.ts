@@ -66,7 +66,7 @@ export const facts: PlanFacts = {
 /** An upgrade whose preflight is done. */
 export function planned(): UpgradeStatus {
   const status = newStatus('pgleap/databases/postgres', 'u1234abcd', '2026-01-01T00:00:00.000Z');
-  status.spec = spec;
+  status.spec = structuredClone(spec);
   status.plan = {
     facts,
     checks: [],

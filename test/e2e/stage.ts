@@ -141,7 +141,7 @@ async function end(child: ChildProcess): Promise<void> {
 
 export async function start(stage: Stage): Promise<string> {
   const { input, spec } = await readSpecFile(stage.sandbox.upgradeSpec);
-  return (await startUpgrade(stage.session, input, spec)).workflowId;
+  return (await startUpgrade(stage.session, input, spec, null)).workflowId;
 }
 
 /**

@@ -1,8 +1,7 @@
 /** The report's part on how it went: where the time went, phases, decisions. */
-import { duration } from '../details.ts';
+import { duration, timeText } from '../text.ts';
 import { gates, phases } from '../phases.ts';
 import { secondsBetween, type EvidenceItem, type GateRow, type PhaseRow, type UpgradeStatus } from '../state.ts';
-import { timeText } from '../text.ts';
 import { html, type Html } from './html.ts';
 import { table } from './parts.ts';
 
@@ -99,6 +98,7 @@ export function decisions(status: UpgradeStatus): Html | null {
   if (opened.length === 0 && status.attempts.length === 0) return null;
   return html`<section>
     <h2>Decisions</h2>
+    <p>Started by ${status.startedBy ?? 'somebody who gave no name'}. Names are what people said of themselves.</p>
     ${opened.map(
       (gate) =>
         html`<details>
@@ -107,6 +107,13 @@ export function decisions(status: UpgradeStatus): Html | null {
             ${gate.by !== null && html`by <strong>${gate.by}</strong>`}
             ${gate.decidedAt !== null && `on ${timeText(gate.decidedAt)}`} ${gate.note !== null && html`“${gate.note}”`}
           </summary>
+          ${
+            gate.approvals.length > 0 &&
+            html`<p>
+              ${gate.approvals.length} of ${gate.needed} approvals:
+              ${gate.approvals.map(({ by, at }) => `${by} on ${timeText(at)}`).join(', ')}
+            </p>`
+          }
           ${
             gate.evidence &&
             html`<p>Evidence <code>${gate.evidence.hash}</code></p>

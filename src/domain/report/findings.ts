@@ -1,10 +1,10 @@
 /** The report's part on what was found and made: proof, services, volumes, settings, checks, files. */
 import { probeText, probeTimes } from '../probes.ts';
 import type { Check } from '../checks.ts';
-import { duration } from '../details.ts';
+import { failedText } from '../details.ts';
+import { bytesText, countText, duration, firstOf, timeText } from '../text.ts';
 import type { ServiceFact } from '../facts.ts';
 import type { UpgradeStatus } from '../state.ts';
-import { bytesText, countText, firstOf, timeText } from '../text.ts';
 import { html, type Html } from './html.ts';
 import { folded, pill, table } from './parts.ts';
 
@@ -188,8 +188,11 @@ export function troubles(status: UpgradeStatus): Html | null {
       ${parks.map(
         (park) =>
           html`<li>
-            ${timeText(park.since)}, phase ${park.phase}: <strong>${park.type}</strong>, ${park.message}
+            ${timeText(park.since)}, phase ${park.phase}: <strong>${park.type}</strong>, ${failedText(park.failed)}
+            ${park.message}
             ${park.action === null ? 'Not answered yet.' : `Answered ${park.action} by ${park.by ?? 'nobody'}.`}
+            ${park.note !== null && html`“${park.note}”`}
+            ${park.world.length > 0 && html`How things stood: ${park.world.join(' ')}`}
           </li>`,
       )}
       ${status.notes.map((note) => html`<li>${note}</li>`)}

@@ -2,10 +2,10 @@
  * The report of an upgrade, from nothing but its status: one self-contained page without scripts, fonts or links to other
  * places, to be kept beside the backup and read years later.
  */
-import { duration, headline } from '../details.ts';
+import { headline } from '../details.ts';
+import { bytesText, countText, duration, timeText } from '../text.ts';
 import { versionText } from '../versions.ts';
 import { downtimeSeconds, gateWaitSeconds, type UpgradeStatus } from '../state.ts';
-import { bytesText, countText, timeText } from '../text.ts';
 import { decisions, phaseTable, timeline } from './course.ts';
 import { artifacts, checks, journal, proof, services, settings, troubles, volumes } from './findings.ts';
 import { html, type Html } from './html.ts';

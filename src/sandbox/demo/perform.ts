@@ -5,7 +5,7 @@ import Cloudflare from 'cloudflare';
 import { connect, countWorkers, type Session } from '../../client/connection.ts';
 import { readSpecFile } from '../../client/spec-file.ts';
 import { startUpgrade, upgradeResult } from '../../client/upgrades.ts';
-import { duration } from '../../domain/details.ts';
+import { duration } from '../../domain/text.ts';
 import { UserError } from '../../domain/exit-codes.ts';
 import type { UpgradeStatus } from '../../domain/state.ts';
 import { loadKubeConfig } from '../../worker/config.ts';
@@ -52,7 +52,7 @@ export async function performUpgrade(ground: Ground, terminal: Terminal): Promis
   try {
     const { input, spec } = await readSpecFile(ground.kind === 'own' ? ground.spec : ground.stage.sandbox.upgradeSpec);
     if (ground.kind === 'sandbox') await workerIsThere(session);
-    const { workflowId, runId } = await startUpgrade(session, input, spec);
+    const { workflowId, runId } = await startUpgrade(session, input, spec, 'demo');
     say(
       terminal,
       `Upgrade ${style(terminal, 'bold', workflowId)} is started. ${whereToLook(ground, workflowId, runId)}`,

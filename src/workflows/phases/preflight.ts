@@ -8,7 +8,8 @@
  * Undone by: nothing, for nothing is changed.
  * Killed here: it is read again.
  */
-import { workflowInfo } from '@temporalio/workflow';
+import { ApplicationFailure, workflowInfo } from '@temporalio/workflow';
+import { whyNeverApproved } from '../../domain/approvals.ts';
 import { act } from '../activities.ts';
 import { checkWorkflowId, makePlan, refusal } from '../plan.ts';
 import { note, show, type Run } from '../run.ts';
@@ -20,6 +21,8 @@ export function preflight(input: unknown): (run: Run) => Promise<void> {
     const manifests = spec.database.manifests.map(({ name }) => ({ name, text: '' }));
     run.status.spec = { ...spec, database: { ...spec.database, manifests } };
     checkWorkflowId(workflowInfo().workflowId, spec);
+    const never = whyNeverApproved(spec, run.status.startedBy);
+    if (never !== null) throw ApplicationFailure.nonRetryable(never, 'SpecInvalid');
 
     const plan = await makePlan(spec);
     run.status.plan = plan;
