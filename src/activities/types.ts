@@ -5,6 +5,7 @@
  */
 import type {
   Artifact,
+  AtRest,
   BlockVolumeFact,
   CandidateFact,
   CarriedItem,
@@ -19,6 +20,7 @@ import type {
   LoginsFact,
   NewClaimFact,
   PodRef,
+  ReconcilerFact,
   RouteFact,
   ServerRef,
   ServiceFact,
@@ -91,6 +93,10 @@ export interface ClusterActivities {
     generation: number;
   }): Promise<CandidateFact>;
 
+  /** Pauses what would start services again, and waits until it has stopped acting. */
+  pauseReconciler(arg: { world: World; reconciler: ReconcilerFact }): Promise<void>;
+  /** Reads it all again. Throws NotStopped naming a service that runs again, or may, and who did that. */
+  seeAtRest(arg: { world: World; atRest: AtRest }): Promise<void>;
   /** Sets a workload to 0 and waits until its pods are gone; kills nothing. */
   stopService(arg: { world: World; service: ServiceFact }): Promise<{ at: string }>;
   suspendCronJob(arg: { world: World; service: ServiceFact }): Promise<{ runningJobs: number }>;
@@ -106,10 +112,13 @@ export interface ClusterActivities {
     logProblems: string[];
   }>;
 
-  /** Scales the database workload to 0; resolves when its pods and the volume's VolumeAttachment are gone. */
-  haltDatabase(arg: { world: World; database: DatabaseFact }): Promise<void>;
-  /** Deletes the claim (uid precondition), waits for the PV to be Released, creates the new one, waits for Bound. */
-  replaceClaim(arg: { world: World; database: DatabaseFact; minBytes: number }): Promise<NewClaimFact>;
+  /** Scales the database workload to 0; resolves when its pods and the volume's VolumeAttachment are gone. Looks first as seeAtRest. */
+  haltDatabase(arg: { world: World; database: DatabaseFact; atRest: AtRest }): Promise<void>;
+  /**
+   * Deletes the claim (uid precondition), waits for the PV to be Released, creates the new one, waits for Bound. Looks first
+   * as seeAtRest.
+   */
+  replaceClaim(arg: { world: World; database: DatabaseFact; minBytes: number; atRest: AtRest }): Promise<NewClaimFact>;
   /** Patches the template (image, spec's patch, PGDATA, fence and fast-load arguments, /pgleap mount) and scales to 1. */
   deployTarget(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<ServerRef>;
   /** Empties PGDATA of the fenced target, on the new claim only, and lets its server begin anew: before a repeated restore. */
@@ -254,7 +263,9 @@ export interface UndoActivities {
   releaseLease(arg: { world: World; workload: WorkloadRef }): Promise<void>;
   restoreRoute(arg: { world: World; route: RouteFact; script: string }): Promise<void>;
   restoreService(arg: { world: World; service: ServiceFact }): Promise<void>;
-  restoreCronJob(arg: { world: World; service: ServiceFact }): Promise<void>;
+  restoreCronJob(arg: { world: World; service: ServiceFact }): Promise<{ missed: string | null }>;
+  /** Sets what pauseReconciler changed exactly as it was. One that was switched on meanwhile is left as it is. */
+  resumeReconciler(arg: { world: World; reconciler: ReconcilerFact }): Promise<void>;
   liftSourceFence(arg: { world: World; database: DatabaseFact; hbaFile: string }): Promise<void>;
   /** The source at 1 again on its own volume; resolves when it answers. */
   restartSource(arg: { world: World; database: DatabaseFact }): Promise<void>;

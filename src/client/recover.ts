@@ -110,7 +110,7 @@ function stepsOf(direction: Recovery['direction'], undos: RegisteredUndo[]): Rec
         .map(({ says }) => ({ says, done: false })),
     ];
   }
-  const again = undos.filter(({ activity }) => /^restore(Service|CronJob|Route)$/.test(activity));
+  const again = undos.filter(({ activity }) => /^(restore(Service|CronJob|Route)|resumeReconciler)$/.test(activity));
   return ['open the target', ...again.map(({ says }) => says), 'remove the candidate'].map((says) => ({
     says,
     done: false,
@@ -340,6 +340,7 @@ export function recoveredText({ outcome, compared, differences, back, report }: 
     ...(back?.volume === 'original-static' ? ['The original volume has a new PV: its own was gone.'] : []),
     ...(back?.kept ? [`What was written is kept on volume ${back.kept.handle} (PV ${back.kept.pv}).`] : []),
     ...(back?.lostWrites ? [`Lost: ${writesText(back.lostWrites)}`] : []),
+    ...(back?.missedRuns ?? []).map((missed) => `A CronJob missed a run: ${missed}`),
     ...(report === null ? [] : [`Report: ${report}`]),
   ].join('\n');
 }

@@ -43,6 +43,10 @@ function begin(status: UpgradeStatus, facts: PlanFacts): Parts {
       item('original volume', `${facts.cluster.database.volume.pv} (${facts.cluster.database.volume.handle})`),
       item('goes down', facts.cluster.services.map(serviceText)),
       item(
+        'paused meanwhile',
+        facts.cluster.reconcilers.map(({ kind, namespace, name }) => `${kind} ${namespace}/${name}`),
+      ),
+      item(
         'routes in maintenance',
         facts.routes.map((route) => route.pattern),
       ),

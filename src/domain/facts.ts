@@ -44,8 +44,22 @@ export interface ServiceFact {
   /** A read-only service stays up; the fence lets only its `login` through. */
   readOnly: boolean;
   login: string | null;
-  /** An HPA that owns the count from resume on. */
+  /** An HPA or ScaledObject that owns the count from resume on. */
   hpa: string | null;
+}
+
+/** Something that keeps services as it wants them, and is paused while they are stopped. */
+export interface ReconcilerFact {
+  kind: 'Application' | 'Kustomization' | 'HelmRelease' | 'ScaledObject';
+  namespace: string;
+  name: string;
+  uid: string;
+  /** API version that it was read in, e.g. `kustomize.toolkit.fluxcd.io/v1`. */
+  apiVersion: string;
+  /** The field or annotation that a pause changes, as it was: JSON; null when it was absent. */
+  before: string | null;
+  /** What it keeps, as in messages: `Deployment web/site`. */
+  keeps: string[];
 }
 
 export interface ClaimFact {
@@ -99,7 +113,12 @@ export interface ClusterFacts {
   kubernetesVersion: string;
   database: DatabaseFact;
   services: ServiceFact[];
+  /** To be paused before services are stopped. */
+  reconcilers: ReconcilerFact[];
 }
+
+/** What must be at rest before the source is changed: looked at again before each destructive call. */
+export type AtRest = Pick<ClusterFacts, 'services' | 'reconcilers'>;
 
 export interface SourceFacts {
   /** As `SHOW server_version_num`, e.g. 160014. */

@@ -169,4 +169,6 @@ export interface Back {
   kept: Rebound['kept'];
   /** What was written after the commit point and is lost to the services; null when it was not passed. */
   lostWrites: Writes | null;
+  /** Runs that CronJobs missed meanwhile, a sentence each. */
+  missedRuns: string[];
 }

@@ -88,7 +88,9 @@ export function changedSince(planned: ClusterFacts, found: ClusterFacts): { data
     database:
       planned.clusterUid !== found.clusterUid ||
       differ(lastingDatabase(planned.database), lastingDatabase(found.database)),
-    services: differ(lastingServices(planned.services), lastingServices(found.services)),
+    services:
+      differ(lastingServices(planned.services), lastingServices(found.services)) ||
+      differ(planned.reconcilers, found.reconcilers),
   };
 }
 

@@ -1,7 +1,7 @@
 /**
- * How activities are called: each one's group of timeouts and retries, in one table. Retries are bounded, so that what they
- * do not mend becomes a question to a person within about a minute. There is no schedule-to-close limit but for
- * notifications: a worker that is down for a night must not fail an upgrade.
+ * How activities are called: each one's group of timeouts and retries, in one table. Retries bridge the minute that an API
+ * server takes to restart, and are bounded: what they do not mend becomes a question to a person within about two. There is no
+ * schedule-to-close limit but for notifications: a worker that is down for a night must not fail an upgrade.
  */
 import { ActivityCancellationType, proxyActivities, type ActivityOptions } from '@temporalio/workflow';
 import type { Duration } from '@temporalio/common';
@@ -11,24 +11,24 @@ const groups = {
   /** Quick reads. */
   probe: {
     startToCloseTimeout: '30s',
-    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '10s', maximumAttempts: 6 },
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '10s', maximumAttempts: 10 },
   },
   /** A few calls of the Kubernetes API, or commands in a pod; they heartbeat, so that a killed worker costs no more than that timeout. */
   kube: {
     startToCloseTimeout: '5m',
     heartbeatTimeout: '30s',
-    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 6 },
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 9 },
   },
   /** Calls that change something and do not heartbeat; longer than any wait inside them. */
   call: {
     startToCloseTimeout: '2m',
-    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 6 },
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 9 },
   },
   /** Looks into every database of a server, which takes its time where there are many. */
   look: {
     startToCloseTimeout: '15m',
     heartbeatTimeout: '30s',
-    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 4 },
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 9 },
   },
   /** Waits for something outside to happen, and heartbeats meanwhile. What is not ready after that wait is for a person. */
   wait: {
@@ -38,19 +38,19 @@ const groups = {
       initialInterval: '1s',
       backoffCoefficient: 2,
       maximumInterval: '15s',
-      maximumAttempts: 5,
+      maximumAttempts: 9,
       nonRetryableErrorTypes: ['NotReady'],
     },
   },
-  /** Waits for what has no grace period: a running Job may take as long as it likes. */
-  jobs: {
-    startToCloseTimeout: '1h',
+  /** Waits for something to stop by itself, for as long as that may take: what runs then is for a person. */
+  stop: {
+    startToCloseTimeout: '13h',
     heartbeatTimeout: '30s',
     retry: {
       initialInterval: '1s',
       backoffCoefficient: 2,
       maximumInterval: '15s',
-      maximumAttempts: 5,
+      maximumAttempts: 9,
       nonRetryableErrorTypes: ['NotStopped'],
     },
   },
@@ -105,13 +105,15 @@ const sharedGroups: Record<keyof SharedActivities, Group> = {
   setReclaimPolicy: 'kube',
   createScratch: 'kube',
   createCandidate: 'wait',
-  stopService: 'wait',
-  suspendCronJob: 'jobs',
+  pauseReconciler: 'stop',
+  seeAtRest: 'stop',
+  stopService: 'stop',
+  suspendCronJob: 'stop',
   startService: 'wait',
   resumeCronJob: 'kube',
   observeService: 'kube',
-  haltDatabase: 'wait',
-  replaceClaim: 'wait',
+  haltDatabase: 'stop',
+  replaceClaim: 'stop',
   deployTarget: 'wait',
   emptyTarget: 'wait',
   openTarget: 'wait',
@@ -141,6 +143,7 @@ const sharedGroups: Record<keyof SharedActivities, Group> = {
   restoreRoute: 'call',
   restoreService: 'wait',
   restoreCronJob: 'kube',
+  resumeReconciler: 'kube',
   liftSourceFence: 'kube',
   restartSource: 'wait',
   rebindOriginal: 'wait',

@@ -48,7 +48,7 @@ export async function goBack(
   arg: { world: World; undos: RegisteredUndo[]; old: OldWorld | null; opened: boolean },
 ): Promise<Back> {
   const { world, undos, old, opened } = arg;
-  const back: Back = { compared: [], volume: null, kept: null, lostWrites: null };
+  const back: Back = { compared: [], volume: null, kept: null, lostWrites: null, missedRuns: [] };
   // Later the pod under the claim is the source again, and nothing of the target is left to be counted.
   if (opened && old && undos.every(({ done }) => !done)) back.lostWrites = await takeDown(way, world, undos, old);
 
@@ -102,6 +102,10 @@ async function putBack(
       for (const spare of undos.filter((one) => one.activity === 'removeClone')) await tickOff(way, world, spare);
     }
   }
+  if (activity === 'restoreCronJob') {
+    const { missed } = answer as Answer<'restoreCronJob'>;
+    if (missed !== null) back.missedRuns.push(missed);
+  }
   await tickOff(way, world, undo);
 }
 
@@ -133,6 +137,11 @@ async function takeDown(way: Way, world: World, undos: RegisteredUndo[], old: Ol
   const before = await count();
   const routes = undos.flatMap((undo) => (undo.activity === 'restoreRoute' ? [undo.args] : []));
   await way.all(routes.map((arg) => way.look('setRoute', `maintenance for ${arg.route.pattern}`, arg)));
+  // They may be on again since, and would start what is stopped now. One that is gone or was changed is no reason to stay.
+  const reconcilers = undos.flatMap((undo) => (undo.activity === 'resumeReconciler' ? [undo.args] : []));
+  await way.all(
+    reconcilers.map((arg) => way.look('pauseReconciler', `pause ${arg.reconciler.kind} ${arg.reconciler.name}`, arg)),
+  );
   await way.all([
     ...undos.flatMap((undo) =>
       undo.activity === 'restoreCronJob'

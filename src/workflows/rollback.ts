@@ -87,7 +87,7 @@ function wayOf(run: Run): Way {
 /** What people must know of how it ended, in the upgrade's notes. */
 function tellBack({ status }: Run): void {
   if (!status.back) return;
-  const { volume, kept, lostWrites, compared } = status.back;
+  const { volume, kept, lostWrites, compared, missedRuns } = status.back;
   const { plan } = status;
   const { label } = plan?.facts?.volume ?? { label: 'the original volume' };
   if (volume === 'original-static') {
@@ -100,5 +100,6 @@ function tellBack({ status }: Run): void {
   }
   if (kept) status.notes.push(`What was written is kept on volume ${kept.handle} (PV ${kept.pv}, under Retain).`);
   if (lostWrites) status.notes.push(`Lost with the way back: ${writesText(lostWrites)}`);
+  for (const missed of missedRuns) status.notes.push(`A CronJob missed a run: ${missed}`);
   for (const difference of differencesText(compared)) status.notes.push(`Not as before: ${difference}`);
 }

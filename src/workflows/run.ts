@@ -11,7 +11,7 @@ import {
   workflowInfo,
 } from '@temporalio/workflow';
 import type { ArtifactActivities, SavedSettings } from '../activities/types.ts';
-import type { DatabaseFact, ServerRef, World } from '../domain/facts.ts';
+import type { AtRest, DatabaseFact, ServerRef, World } from '../domain/facts.ts';
 import { refreshOpenGate } from '../domain/approvals.ts';
 import { details } from '../domain/details.ts';
 import { prospects, worldNow } from '../domain/parks.ts';
@@ -49,6 +49,8 @@ export interface Run {
   verifiedPod: string | null;
   /** Set before the journal is asked for: its answer may be lost. */
   journalTried: boolean;
+  /** Whether CronJobs are off and their Jobs have ended, so that nothing but services keeps visitors from the maintenance page. */
+  jobsEnded: boolean;
   journalBegun: boolean;
   journalBusy: boolean;
   /** Notifications under way: the workflow ends after them. */
@@ -70,6 +72,7 @@ export function newRun(): Run {
     settings: null,
     verifiedPod: null,
     journalTried: false,
+    jobsEnded: false,
     journalBegun: false,
     journalBusy: false,
     untold: 0,
@@ -89,6 +92,12 @@ export function resolved(run: Run): Resolved {
 
 export function database(run: Run): DatabaseFact {
   return resolved(run).plan.facts.cluster.database;
+}
+
+/** What must be at rest before the source is changed. */
+export function atRest(run: Run): AtRest {
+  const { services, reconcilers } = resolved(run).plan.facts.cluster;
+  return { services, reconcilers };
 }
 
 /** What an earlier phase must have left; its absence is a defect of the order of phases, not of the world. */

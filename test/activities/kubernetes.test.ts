@@ -11,7 +11,16 @@ import { createKubernetesActivities, type KubernetesActivities } from '../../src
 import { killJob, pollJob, startJob } from '../../src/activities/kubernetes/jobs.ts';
 import { listJournals } from '../../src/activities/kubernetes/journal.ts';
 import { sqlText } from '../../src/activities/postgres/psql.ts';
-import type { ClusterFacts, NewClaimFact, ServerRef, ServiceFact, SourceFacts, World } from '../../src/domain/facts.ts';
+import type {
+  AtRest,
+  ClusterFacts,
+  NewClaimFact,
+  ReconcilerFact,
+  ServerRef,
+  ServiceFact,
+  SourceFacts,
+  World,
+} from '../../src/domain/facts.ts';
 import type { OldWorld } from '../../src/domain/old-world.ts';
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
 import { startSandbox } from '../../src/sandbox/sandbox.ts';
@@ -48,6 +57,8 @@ const spare = {
   volume: { id: 1, label: 'pvc1', region: 'eu', sizeGb: 10, encryption: 'disabled', monthlyPrice: null },
   cloneLabel: 'clone',
 };
+/** Of tests whose services run on. */
+const atRest: AtRest = { services: [], reconcilers: [] };
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-kubernetes-'));
@@ -225,9 +236,13 @@ describe('inspectCluster', () => {
       metadata: { annotations: { 'argocd.argoproj.io/tracking-id': 'shop:apps/Deployment:databases/postgres' } },
     });
     const { failed } = await inspectWith({});
-    expect(failed.map(({ id, remedy }) => [id, remedy])).toEqual([
-      ['kube.argo-cd', expect.stringContaining('argocd app set shop --sync-policy none')],
-      ['kube.flux', expect.stringContaining('flux suspend kustomization apps -n flux-system')],
+    expect(failed.map(({ id, message, remedy }) => [id, message, remedy])).toEqual([
+      ['kube.argo-cd', expect.anything(), expect.stringContaining('argocd app set shop --sync-policy none')],
+      [
+        'kube.flux',
+        expect.stringContaining('it is not in this cluster'),
+        expect.stringContaining('flux suspend kustomization apps -n flux-system'),
+      ],
     ]);
     await kube.patch('Deployment', at, {
       metadata: { labels: Object.fromEntries(Object.keys(labels).map((key) => [key, null])) },
@@ -251,6 +266,15 @@ describe('the right world', () => {
     const claim = { claimUid: 'c', pv: 'p', handle: 'h' };
     const target: ServerRef = { role: 'target', pod: database.pod, superuser: 'shop', host: null, port: 5432 };
     const spec = makeSpec();
+    const reconciler = {
+      kind: 'ScaledObject',
+      namespace,
+      name: 'x',
+      uid: 'x',
+      apiVersion: 'keda.sh/v1alpha1',
+      before: null,
+      keeps: [],
+    } satisfies ReconcilerFact;
     const volume = { id: 1, label: 'x', region: 'r', sizeGb: 10, encryption: 'disabled', monthlyPrice: null };
     const calls: { [N in keyof KubernetesActivities]?: Parameters<KubernetesActivities[N]>[0] } = {
       takeLease: { world: elsewhere, workload: database.workload, workflowId },
@@ -270,8 +294,11 @@ describe('the right world', () => {
       startService: { world: elsewhere, service: fact },
       suspendCronJob: { world: elsewhere, service: service('blackbox') },
       resumeCronJob: { world: elsewhere, service: service('blackbox') },
-      haltDatabase: { world: elsewhere, database },
-      replaceClaim: { world: elsewhere, database, minBytes: 0 },
+      haltDatabase: { world: elsewhere, database, atRest: facts },
+      replaceClaim: { world: elsewhere, database, minBytes: 0, atRest: facts },
+      pauseReconciler: { world: elsewhere, reconciler },
+      resumeReconciler: { world: elsewhere, reconciler },
+      seeAtRest: { world: elsewhere, atRest: facts },
       deployTarget: { world: elsewhere, spec, database, source },
       emptyTarget: { world: elsewhere, database, claim, target },
       openTarget: { world: elsewhere, database },
@@ -301,7 +328,7 @@ describe('the right world', () => {
   test('an object that was made anew since the plan is refused', async () => {
     const { database } = facts;
     const other = { ...database, workload: { ...database.workload, uid: 'other' } };
-    await expect(act('haltDatabase', { world, database: other })).rejects.toMatchObject({ type: 'WrongWorld' });
+    await expect(act('haltDatabase', { world, database: other, atRest })).rejects.toMatchObject({ type: 'WrongWorld' });
     const stranger = { ...service('site'), uid: 'other' };
     await expect(act('stopService', { world, service: stranger })).rejects.toMatchObject({ type: 'WrongWorld' });
     expect(await replicas('site')).toBe(2);
@@ -437,9 +464,9 @@ describe('an upgrade that is rolled back', () => {
   }, 90_000);
 
   test('replaces the claim only from a stopped server, and keeps its volume', async () => {
-    const arg = { world, database: facts.database, minBytes: 30 * 2 ** 30 };
+    const arg = { world, database: facts.database, minBytes: 30 * 2 ** 30, atRest: facts };
     await expect(act('replaceClaim', arg)).rejects.toMatchObject({ type: 'NotStopped' });
-    await twice('haltDatabase', { world, database: facts.database });
+    await twice('haltDatabase', { world, database: facts.database, atRest: facts });
     // Neither is the target started on the original volume.
     const deploy = { world, spec: makeSpec(), database: facts.database, source };
     await expect(act('deployTarget', deploy)).rejects.toThrow(/still on the original volume/);
@@ -529,8 +556,8 @@ describe('an upgrade that is committed', () => {
     await act('setReclaimPolicy', { world, volume: database.volume, policy: 'Retain' });
     await act('stopService', { world, service: service('metricity') });
     await act('suspendCronJob', { world, service: service('blackbox') });
-    await act('haltDatabase', { world, database });
-    await act('replaceClaim', { world, database, minBytes: 0 });
+    await act('haltDatabase', { world, database, atRest });
+    await act('replaceClaim', { world, database, minBytes: 0, atRest });
     await act('deployTarget', arg);
     const volume = { id: 1, label: 'original', region: 'r', sizeGb: 10, encryption: 'disabled', monthlyPrice: null };
     const { first, second } = await twice('openTarget', arg);
@@ -632,8 +659,8 @@ describe('a StatefulSet', () => {
     const before = (await kube.get('StatefulSet', database.workload)).spec;
 
     await act('setReclaimPolicy', { world: mine, volume: database.volume, policy: 'Retain' });
-    await twice('haltDatabase', { world: mine, database });
-    const { first: claim } = await twice('replaceClaim', { world: mine, database, minBytes: 0 });
+    await twice('haltDatabase', { world: mine, database, atRest });
+    const { first: claim } = await twice('replaceClaim', { world: mine, database, minBytes: 0, atRest });
     const { first: target } = await twice('deployTarget', arg);
     const emptied = await act('emptyTarget', { world: mine, database, claim, target });
     // The same name, another pod.

@@ -14,6 +14,7 @@ import { startSandbox } from '../../src/sandbox/sandbox.ts';
 import { run } from './environment.ts';
 
 const namespace = 'databases';
+const atRest = { services: [], reconcilers: [] };
 const spec = specSchema.parse({
   database: { namespace },
   target: { image: 'postgres:18' },
@@ -80,11 +81,11 @@ beforeEach(async () => {
     activities.beginJournal({ world, workflowId: 'pgleap/databases/postgres', planHash: '', summary: '' }),
   );
   await run(() => activities.setReclaimPolicy({ world, volume: database.volume, policy: 'Retain' }));
-  await run(() => activities.haltDatabase({ world, database }));
+  await run(() => activities.haltDatabase({ world, database, atRest }));
   await run(() => activities.awaitDetached({ world, volume }));
   const clone = await run(() => activities.startClone({ world, volume, label: cloneLabel }));
   await run(() => activities.awaitClone({ world, clone }));
-  made = await run(() => activities.replaceClaim({ world, database, minBytes: 1 }));
+  made = await run(() => activities.replaceClaim({ world, database, minBytes: 1, atRest }));
 }, 180_000);
 
 const rebind = () => run(() => activities.rebindOriginal({ world, database: facts.database, volume, cloneLabel }));

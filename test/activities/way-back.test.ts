@@ -20,6 +20,7 @@ const spare = {
   volume: { id: 1, label: 'pvc1', region: 'eu', sizeGb: 10, encryption: 'disabled', monthlyPrice: null },
   cloneLabel: 'clone',
 };
+const atRest = { services: [], reconcilers: [] };
 
 let folder: string;
 let sandbox: Awaited<ReturnType<typeof startSandbox>>;
@@ -49,7 +50,7 @@ beforeAll(async () => {
   world = { clusterUid: facts.clusterUid, upgradeId: 'u0badcafe', startedAt, namespace };
   const { volume } = database;
   await run(() => activities.setReclaimPolicy({ world, volume, policy: 'Retain' }));
-  await run(() => activities.haltDatabase({ world, database }));
+  await run(() => activities.haltDatabase({ world, database, atRest }));
 }, 180_000);
 
 afterAll(async () => {
@@ -102,7 +103,7 @@ test('a claim that is being deleted is waited for, not taken for bound', async (
 test('a pod that was emptying the new volume does not keep it, and is gone afterwards', async () => {
   const { uid } = (await kube.get('PersistentVolumeClaim', claimName())).metadata ?? {};
   const now = { ...database, claim: { ...database.claim, uid: uid ?? '' } };
-  await run(() => activities.replaceClaim({ world, database: now, minBytes: 1 }));
+  await run(() => activities.replaceClaim({ world, database: now, minBytes: 1, atRest }));
   const eraser = `pgleap-${world.upgradeId}-eraser`;
   await startHolder(eraser, { 'pgleap.dev/upgrade': world.upgradeId });
   await run(() => activities.rebindOriginal({ world, database: now, ...spare }));

@@ -39,6 +39,7 @@ export const facts: PlanFacts = {
       pgdataEnv: null,
       terminationGraceSeconds: 30,
     },
+    reconcilers: [],
     services: [],
   },
   source: {

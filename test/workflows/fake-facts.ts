@@ -1,5 +1,12 @@
 /** What there is in the world of a test before the upgrade. */
-import type { BlockVolumeFact, DatabaseFact, RouteFact, ServiceFact, SourceFacts } from '../../src/domain/facts.ts';
+import type {
+  BlockVolumeFact,
+  DatabaseFact,
+  ReconcilerFact,
+  RouteFact,
+  ServiceFact,
+  SourceFacts,
+} from '../../src/domain/facts.ts';
 
 export function fakeFacts(namespace: string) {
   const services: ServiceFact[] = [
@@ -9,6 +16,17 @@ export function fakeFacts(namespace: string) {
     { ...service('Deployment', 'shop', 'reader', 1), readOnly: true, login: 'reader' },
     { ...service('CronJob', namespace, 'nightly', null), suspended: false },
     { ...service('CronJob', namespace, 'resting', null), suspended: true },
+  ];
+  const reconcilers: ReconcilerFact[] = [
+    {
+      kind: 'Kustomization',
+      namespace: 'flux-system',
+      name: 'apps',
+      uid: 'uid-apps',
+      apiVersion: 'kustomize.toolkit.fluxcd.io/v1',
+      before: null,
+      keeps: ['Deployment shop/orders'],
+    },
   ];
   const database: DatabaseFact = {
     workload: { kind: 'Deployment', namespace, name: 'postgres', uid: 'uid-postgres' },
@@ -70,7 +88,7 @@ export function fakeFacts(namespace: string) {
     encryption: 'disabled',
     monthlyPrice: 1,
   };
-  return { services, database, routes, sourceFacts, volumeFacts };
+  return { services, reconcilers, database, routes, sourceFacts, volumeFacts };
 }
 
 function service(kind: ServiceFact['kind'], namespace: string, name: string, replicas: number | null): ServiceFact {

@@ -41,7 +41,7 @@ function hex(text: string): string {
 
 export function createWorld(knobs: Knobs) {
   const { namespace } = knobs;
-  const { services, database, routes, sourceFacts, volumeFacts } = fakeFacts(namespace);
+  const { services, reconcilers, database, routes, sourceFacts, volumeFacts } = fakeFacts(namespace);
 
   const old = () => ({
     counts: new Map(services.map((known) => [`${known.namespace}/${known.name}`, known.replicas])),
@@ -50,6 +50,7 @@ export function createWorld(knobs: Knobs) {
         .filter(({ kind }) => kind === 'CronJob')
         .map((known) => [`${known.namespace}/${known.name}`, known.suspended]),
     ),
+    paused: new Map(reconcilers.map(({ name }) => [name, false])),
     routes: new Map(routes.map((route) => [route.pattern, route.prior?.script ?? null])),
     reclaim: 'Delete' as 'Delete' | 'Retain',
     claim: 'original' as 'original' | 'new',
@@ -68,6 +69,7 @@ export function createWorld(knobs: Knobs) {
   const going = { volume: 'original' as VolumeUsed };
   let scaledByOthers: string | null = null;
   let candidateRows: string | null = null;
+  let atRestSeen = false;
   let clones = 0;
   /** Content of the source, as one word; a test that changes it is a service that still writes. */
   let content = 'rows-v1';
@@ -120,6 +122,7 @@ export function createWorld(knobs: Knobs) {
         kubernetesVersion: '1.34',
         database: { ...database, volume: { ...database.volume, reclaimPolicy: state.reclaim } },
         services,
+        reconcilers,
       }),
       checks: knobs.failedCheck
         ? [{ id: 'claim.exists', status: 'FAILED', message: 'The claim is missing.', remedy: 'Name it.' }]
@@ -193,8 +196,20 @@ export function createWorld(knobs: Knobs) {
         compression: 'zstd',
       };
     },
+    pauseReconciler: async ({ reconciler }) => {
+      registered(
+        'resumeReconciler',
+        (undo) => undo.activity === 'resumeReconciler' && undo.args.reconciler.uid === reconciler.uid,
+      );
+      state.paused.set(reconciler.name, true);
+    },
+    seeAtRest: async ({ atRest }) => {
+      law(atRest.services.length === services.length, 'all services are looked at');
+      atRestSeen = true;
+    },
     stopService: async ({ service: known }) => {
       registered('restoreService', about(known));
+      law(![...state.paused.values()].includes(false), 'what would start services again is paused before they stop');
       law(!known.readOnly && known.kind !== 'CronJob', 'only services that write are stopped');
       state.counts.set(place(known), 0);
       return { at: new Date().toISOString() };
@@ -223,12 +238,14 @@ export function createWorld(knobs: Knobs) {
       }),
     ],
     observeService: async () => ({ ready: true, restarts: 0, logProblems: [] }),
-    haltDatabase: async () => {
+    haltDatabase: async ({ atRest }) => {
+      law(atRest.reconcilers.length === reconcilers.length, 'services are looked at before the source is stopped');
       registered('restartSource');
       law(dumps.size > 0, 'the source is not stopped before a dump');
       state.source = 'stopped';
     },
-    replaceClaim: async () => {
+    replaceClaim: async ({ atRest }) => {
+      law(atRest.reconcilers.length === reconcilers.length, 'services are looked at before the volume is replaced');
       registered('rebindOriginal');
       law(state.source === 'stopped', 'the source is stopped before its volume is replaced');
       law(state.reclaim === 'Retain', 'the original volume is under Retain before it is replaced');
@@ -280,6 +297,8 @@ export function createWorld(knobs: Knobs) {
     fenceSource: async ({ candidateIp, source }) => {
       law(source.pod.uid === database.pod.uid, 'the source is asked in its pod of now');
       registered('liftSourceFence');
+      law(atRestSeen, 'services are looked at before the source is fenced');
+      atRestSeen = false;
       law(candidateIp === `10.0.1.${state.candidate}`, 'the fence lets the candidate of now in');
       law(
         services.every((known) => known.kind === 'CronJob' || known.readOnly || state.counts.get(place(known)) === 0),
@@ -432,6 +451,16 @@ export function createWorld(knobs: Knobs) {
     },
     restoreCronJob: async ({ service: known }) => {
       state.suspended.set(place(known), known.suspended);
+      return { missed: '2026-01-01T03:00:00Z' };
+    },
+    resumeReconciler: async ({ reconciler }) => {
+      law(
+        services.every(
+          (known) => known.kind === 'CronJob' || (state.counts.get(place(known)) ?? 0) >= (known.replicas ?? 0),
+        ),
+        'services are back before what keeps them goes on',
+      );
+      state.paused.set(reconciler.name, false);
     },
     liftSourceFence: async () => {
       law(state.source === 'running', 'the source runs before its fence is lifted');

@@ -146,6 +146,8 @@ describe.concurrent('rolled back', () => {
     });
     expect(world.journal.back).toBe(true);
     const taken = world.order.slice(world.order.indexOf('journalBack'));
+    expect(taken.indexOf('pauseReconciler')).toBeGreaterThan(0);
+    expect(taken.indexOf('pauseReconciler')).toBeLessThan(taken.indexOf('stopService'));
     expect(taken.indexOf('stopService')).toBeLessThan(taken.indexOf('closeTarget'));
     expect(taken.indexOf('closeTarget')).toBeLessThan(taken.indexOf('restoreTemplate'));
     if (name === 'startService') await keepHistory(upgrade.handle, 'rolled-back-after-commit');

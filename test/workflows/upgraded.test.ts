@@ -84,6 +84,57 @@ describe.concurrent('upgraded', () => {
     expect(upgrade.world.broken).toEqual([]);
   });
 
+  test('the site itself is up while running Jobs are awaited', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const job = upgrade.world.hold('suspendCronJob');
+    await job.arrived;
+    const status = await upgrade.until(({ phases }) =>
+      phases.some(({ note }) => note?.includes('running Jobs') === true),
+    );
+    expect(status.downtime.from).toBeNull();
+    expect(upgrade.world.order).not.toContain('setRoute');
+    expect(upgrade.world.order).not.toContain('stopService');
+    job.release();
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
+  test('what would start services again is paused first, and goes on last', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const result = await upgrade.handle.result();
+    expect(result.ok).toBe(true);
+    const { order, broken } = upgrade.world;
+    expect(broken).toEqual([]);
+    const steps = [
+      'pauseReconciler',
+      'suspendCronJob',
+      'setRoute',
+      'stopService',
+      'seeAtRest',
+      'fenceSource',
+      'startService',
+      'restoreRoute',
+      'resumeCronJob',
+      'resumeReconciler',
+    ];
+    const places = steps.map((name) => order.indexOf(name));
+    expect(places).toEqual(places.toSorted((a, b) => a - b));
+    expect(places).not.toContain(-1);
+  });
+
+  test('a service that runs again is a question to a person, and retry stops it again', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    upgrade.world.failOn('seeAtRest', 'NotStopped');
+    const { park } = await upgrade.parked();
+    expect(park).toMatchObject({ phase: 'quiesce', type: 'NotStopped' });
+    expect(upgrade.world.order).not.toContain('fenceSource');
+    const stopped = positions(upgrade.world.order, 'stopService').length;
+    await upgrade.resolve('retry');
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(positions(upgrade.world.order, 'stopService')).toHaveLength(2 * stopped);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
   test('services are all told to stop before the first has stopped', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     const stop = upgrade.world.hold('stopService');

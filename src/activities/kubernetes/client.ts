@@ -119,6 +119,8 @@ export interface Kube {
   remove(kind: Kind, at: ObjectName, uid: string, options?: { graceSeconds?: number }): Promise<void>;
   /** Any other path of the API, as JSON: versions, custom resources. undefined when it is not found. */
   read(path: string): Promise<unknown>;
+  /** A JSON merge patch of the object at any other path: custom resources. Throws NotFound. */
+  change(path: string, body: object): Promise<unknown>;
   /** Whether these credentials may do that; undefined when the server does not review access. */
   allowed(right: Right): Promise<boolean | undefined>;
   /** As whom the API server knows these credentials; undefined when it does not say (before Kubernetes 1.28). */
@@ -252,6 +254,10 @@ export function createKube(kc: KubeConfig): Kube {
       await orUndefined(call(HttpMethod.DELETE, pathOf(kind, at), asJson, { body }));
     },
     read: (path) => orUndefined(call(HttpMethod.GET, path, asJson)),
+    async change(path, body) {
+      const type = 'application/merge-patch+json';
+      return await call(HttpMethod.PATCH, path, asJson, { body, type, query: { fieldManager: 'pgleap' } });
+    },
     async allowed({ resource: whole, role: _role, ...attributes }) {
       const [resource, subresource] = whole.split('/');
       const body = {

@@ -8,6 +8,7 @@ import type { ClusterActivities, UndoActivities } from '../types.ts';
 import type { Kube, Resource } from './client.ts';
 import { execInPod, runInPod } from './exec.ts';
 import { checkCluster, getRecorded, getWorkload, isOurs, names, strange } from './identity.ts';
+import { requireAtRest } from './rest.ts';
 import { awaitServer, type Answer } from './server.ts';
 import { namedMajor, planTarget } from './target.ts';
 import { containerOf, eraserPod, fencedSpec, majorAnnotation, workSubPath, type WorkloadSpec } from './template.ts';
@@ -88,7 +89,8 @@ export function createDatabaseActivities(
   }
 
   return {
-    async haltDatabase({ world, database }) {
+    async haltDatabase({ world, database, atRest }) {
+      await requireAtRest(kube, world, atRest);
       const workload = await getWorkload(kube, world, database.workload);
       requireImage(database, workload);
       if ((workload.spec?.replicas ?? 1) !== 0) {

@@ -8,6 +8,7 @@ import { compareOldWorld } from './compare.ts';
 import { createDatabaseActivities } from './database.ts';
 import { inspectCluster } from './inspect.ts';
 import { createJournalActivities } from './journal.ts';
+import { createRestActivities } from './rest.ts';
 import { createServiceActivities } from './services.ts';
 import type { VolumeProvider } from './old-volume.ts';
 import { createVolumeActivities } from './volumes.ts';
@@ -23,6 +24,7 @@ export type KubernetesActivities = Pick<PreflightActivities, 'inspectCluster'> &
     | 'releaseLease'
     | 'restoreService'
     | 'restoreCronJob'
+    | 'resumeReconciler'
     | 'restartSource'
     | 'rebindOriginal'
     | 'restoreTemplate'
@@ -46,6 +48,7 @@ export function createKubernetesActivities(deps: {
     ...volumes,
     ...createCandidateActivities(kube),
     ...createServiceActivities(kube),
+    ...createRestActivities(kube),
     ...createDatabaseActivities(kube),
     compareOldWorld: ({ world, old }) => compareOldWorld(kube, world, old),
     async removeOriginal({ world, database, volume }) {

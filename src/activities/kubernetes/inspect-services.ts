@@ -1,19 +1,23 @@
 import type { Check } from '../../domain/checks.ts';
-import type { ServiceFact, WorkloadRef } from '../../domain/facts.ts';
+import type { AtRest, ReconcilerFact, ServiceFact, WorkloadRef } from '../../domain/facts.ts';
 import type { Spec } from '../../domain/spec.ts';
 import type { Kube } from './client.ts';
-import { reconcilersOf, subjectOf, type Scalers } from './reconcilers.ts';
+import { scalerKeepers, serviceKeepers, subjectOf, type Scalers } from './reconcilers.ts';
 import { annotations } from './workloads.ts';
 
-/** Resolves the spec's services with their exact counts; adds a check for each that is missing or kept by somebody else. */
+/**
+ * Resolves the spec's services with their exact counts, and what must be paused for them to stay at 0; adds a check for each
+ * that is missing or kept by somebody else.
+ */
 export async function inspectServices(
   kube: Kube,
   spec: Spec,
   database: WorkloadRef,
   scalers: Scalers,
   checks: Check[],
-): Promise<ServiceFact[]> {
+): Promise<AtRest> {
   const facts: ServiceFact[] = [];
+  const reconcilers = new Map<string, ReconcilerFact>();
   const seen = new Set<string>();
   for (const { kind, namespace, name, readOnly, login } of spec.services) {
     const key = `${namespace}/${kind}/${name}`;
@@ -38,7 +42,7 @@ export async function inspectServices(
       );
       continue;
     }
-    const hpa = scalers.hpas.get(key) ?? null;
+    const hpa = scalers.hpas.get(key);
     const scaledObject = scalers.scaledObjects.get(key);
     const count = object.spec !== undefined && 'replicas' in object.spec ? object.spec.replicas : undefined;
     const suspend = object.spec !== undefined && 'suspend' in object.spec ? object.spec.suspend : undefined;
@@ -52,7 +56,7 @@ export async function inspectServices(
       suspended: kind === 'CronJob' ? (suspend ?? false) : null,
       readOnly,
       login: login ?? null,
-      hpa,
+      hpa: hpa?.name ?? scaledObject?.metadata?.name ?? null,
     });
     if (object.metadata?.annotations?.[annotations.stoppedAt] !== undefined) {
       failed(
@@ -73,20 +77,15 @@ export async function inspectServices(
       // It is not touched, so nobody can undo anything.
       continue;
     }
-    checks.push(...(await reconcilersOf(kube, subjectOf(kind, object))));
-    if (hpa !== null) {
-      checks.push({
-        id: 'kube.hpa',
-        status: 'INFO',
-        message: `${says} is scaled by HPA ${hpa}, which leaves it alone at 0 and takes over again from its ${replicas} replicas.`,
-      });
-    }
-    if (scaledObject !== undefined) {
-      failed(
-        'kube.keda',
-        `${says} is scaled by KEDA (ScaledObject ${scaledObject}), which scales up from 0 and would start it in the middle of the upgrade.`,
-        `Pause it: kubectl -n ${namespace} annotate scaledobject ${scaledObject} autoscaling.keda.sh/paused-replicas=0.`,
-      );
+    for (const found of [
+      await serviceKeepers(kube, subjectOf(kind, object)),
+      await scalerKeepers(kube, says, { hpa, scaledObject }),
+    ]) {
+      checks.push(...found.checks);
+      for (const one of found.reconcilers) {
+        const keeps = reconcilers.get(one.uid)?.keeps ?? [];
+        reconcilers.set(one.uid, { ...one, keeps: [...keeps, ...one.keeps] });
+      }
     }
   }
   if (facts.length > 0) {
@@ -104,5 +103,5 @@ export async function inspectServices(
       remedy: 'List every workload that uses the database under services.',
     });
   }
-  return facts;
+  return { services: facts, reconcilers: [...reconcilers.values()] };
 }

@@ -3,6 +3,7 @@ import type { ClaimFact, VolumeFact, WorkloadRef } from '../../domain/facts.ts';
 import type { Spec } from '../../domain/spec.ts';
 import type { Kube, Resource } from './client.ts';
 import { bytesOf } from './quantity.ts';
+import { databaseKeepers, subjectOf } from './reconcilers.ts';
 import { claimMount, podSpecOf, type WorkloadSpec } from './template.ts';
 
 /** Adds a FAILED check; throw what it returns to end the inspection, because what comes after needs what is missing. */
@@ -75,6 +76,10 @@ export async function findStorage(
       'A server’s data needs a file system.',
     );
   }
+  const subject = subjectOf('PersistentVolumeClaim', claim);
+  // A StatefulSet owns its claims where it may delete them.
+  const owners = subject.owners.filter((owner) => owner.uid !== ref.uid);
+  checks.push(...(await databaseKeepers(kube, { ...subject, owners })));
   const policy = pv.spec?.persistentVolumeReclaimPolicy;
   const capacity = claim.status.capacity?.['storage'] ?? pv.spec?.capacity?.['storage'] ?? '';
   return {

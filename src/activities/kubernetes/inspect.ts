@@ -16,7 +16,7 @@ import { findStorage, otherUsersOf, type Stop } from './inspect-storage.ts';
 import { listJournals, lockedBy } from './journal.ts';
 import { probeChecks } from './probes.ts';
 import { quotaChecks } from './quotas.ts';
-import { findScalers, reconcilersOf, subjectOf, type Scalers } from './reconcilers.ts';
+import { databaseKeepers, findScalers, subjectOf, type Scalers } from './reconcilers.ts';
 import { namedMajor, planTarget } from './target.ts';
 import { containerOf, podSpecOf, templateHash, type WorkloadSpec } from './template.ts';
 import { findUnlistedUsers } from './users.ts';
@@ -70,10 +70,10 @@ async function inspect(kube: Kube, spec: Spec, checks: Check[], stop: Stop): Pro
   const container = pickContainer(workloadSpec, spec, says, stop);
   const scalers = await findScalers(kube, [spec.database, ...spec.services]);
   checks.push(...workloadChecks(workload, container, says, spec));
-  checks.push(...(await reconcilersOf(kube, subjectOf(ref.kind, workload))), ...scalerChecks(scalers, ref, says));
+  checks.push(...(await databaseKeepers(kube, subjectOf(ref.kind, workload))), ...scalerChecks(scalers, ref, says));
   checks.push(...(await leftoverChecks(kube, ref)));
 
-  const services = await inspectServices(kube, spec, ref, scalers, checks);
+  const { services, reconcilers } = await inspectServices(kube, spec, ref, scalers, checks);
   const pod = await findPod(kube, workload, says, container.name, stop);
   const { claim, volume, mount } = await findStorage(kube, workloadSpec, spec, ref, container.name, checks, stop);
   checks.push(...(await otherUsersOf(kube, ref, claim.name, pod)));
@@ -103,7 +103,7 @@ async function inspect(kube: Kube, spec: Spec, checks: Check[], stop: Stop): Pro
   checks.push(...(await targetChecks(kube, spec, database, told)));
   checks.push(...(await findUnlistedUsers(kube, ref, pod.metadata?.labels ?? {}, services)));
   const address = new URL(kube.kc.getCurrentCluster()?.server ?? 'http://unknown');
-  return { clusterUid: uid, server: address.origin, kubernetesVersion, database, services };
+  return { clusterUid: uid, server: address.origin, kubernetesVersion, database, services, reconcilers };
 }
 
 async function findWorkload(kube: Kube, spec: Spec, stop: Stop): Promise<{ workload: Workload; ref: WorkloadRef }> {
@@ -199,9 +199,8 @@ function workloadChecks(workload: Workload, container: Json<V1Container>, says: 
 }
 
 function scalerChecks({ hpas, scaledObjects }: Scalers, ref: WorkloadRef, says: string): Check[] {
-  const scaler =
-    hpas.get(`${ref.namespace}/${ref.kind}/${ref.name}`) ??
-    scaledObjects.get(`${ref.namespace}/${ref.kind}/${ref.name}`);
+  const key = `${ref.namespace}/${ref.kind}/${ref.name}`;
+  const scaler = hpas.get(key)?.name ?? scaledObjects.get(key)?.metadata?.name;
   if (scaler === undefined) return [];
   return [
     {

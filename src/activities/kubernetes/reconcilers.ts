@@ -1,8 +1,12 @@
 import type { Check } from '../../domain/checks.ts';
+import type { ReconcilerFact } from '../../domain/facts.ts';
 import type { Kube } from './client.ts';
+import { listCustom, pausing, reconcilerFact, reconcilerText, type CustomObject } from './custom.ts';
 
 /*
- * Whoever would undo what pgleap does: an operator, GitOps, an autoscaler. Each is named before anything is changed.
+ * Whoever would undo what pgleap does: an operator, GitOps, an autoscaler. Each is named before anything is changed. What
+ * keeps services is paused for the time where its object can be; what keeps the database is not: it would have to stay paused
+ * until the new image is in its source, and only a person knows when that is.
  */
 
 export interface Subject {
@@ -11,7 +15,7 @@ export interface Subject {
   namespace: string;
   labels: Record<string, string>;
   annotations: Record<string, string>;
-  owners: { apiVersion: string; kind: string; name: string }[];
+  owners: { apiVersion: string; kind: string; name: string; uid: string }[];
 }
 
 const operators: { group: RegExp; label: RegExp; name: string; way: string }[] = [
@@ -61,7 +65,7 @@ export function subjectOf(
       name?: string;
       labels?: Record<string, string>;
       annotations?: Record<string, string>;
-      ownerReferences?: { apiVersion: string; kind: string; name: string }[];
+      ownerReferences?: { apiVersion: string; kind: string; name: string; uid: string }[];
     };
   },
 ): Subject {
@@ -69,9 +73,67 @@ export function subjectOf(
   return { says: `${kind} ${namespace}/${name}`, namespace, labels, annotations, owners: ownerReferences };
 }
 
-/** The checks that somebody else keeps this object as it is; none when nobody does. */
-export async function reconcilersOf(kube: Kube, subject: Subject): Promise<Check[]> {
-  const { says, labels, annotations, owners } = subject;
+/** Something that keeps an object as it wants it. */
+interface Keeper {
+  id: 'kube.argo-cd' | 'kube.flux' | 'kube.keda';
+  /** As in messages: `Flux’s Kustomization flux-system/apps`. */
+  says: string;
+  /** false: it acts on nobody's word but a person's. */
+  active: boolean;
+  /** null when its object is not in this cluster, so that it cannot be paused. */
+  fact: ReconcilerFact | null;
+  object: CustomObject | null;
+  /** How a person stops it. */
+  remedy: string;
+}
+
+/** The checks that somebody else keeps the database's object as it is; none when nobody does. */
+export async function databaseKeepers(kube: Kube, subject: Subject): Promise<Check[]> {
+  const { says } = subject;
+  const checks = ownerChecks(subject);
+  for (const { id, says: who, active, remedy } of await keepersOf(kube, subject)) {
+    checks.push(
+      active
+        ? {
+            id,
+            status: 'FAILED',
+            message: `${says} is kept by ${who}, which would undo changes within minutes.`,
+            remedy: `${remedy} Switch it on again when its source holds the new image.`,
+          }
+        : { id, status: 'INFO', message: `${says} is kept by ${who}, which is paused or waits for a person.` },
+    );
+  }
+  return [...checks, ...helmChecks(subject)];
+}
+
+/** The same of a service, and what of it can be paused. */
+export async function serviceKeepers(
+  kube: Kube,
+  subject: Subject,
+): Promise<{ checks: Check[]; reconcilers: ReconcilerFact[] }> {
+  const { says } = subject;
+  const checks = ownerChecks(subject);
+  const reconcilers: ReconcilerFact[] = [];
+  for (const found of await keepersOf(kube, subject)) {
+    const { fact, active, says: who, id, remedy } = found;
+    if (!active) {
+      const message = `${says} is kept by ${who}, which is paused or waits for a person.`;
+      checks.push({ id, status: 'INFO', message });
+      continue;
+    }
+    const why = fact === null ? 'it is not in this cluster' : await whyNotPaused(kube, found);
+    if (fact === null || why !== null) {
+      const message = `${says} is kept by ${who}, which would start it in the middle of the upgrade and cannot be paused: ${why}.`;
+      checks.push({ id, status: 'FAILED', message, remedy });
+      continue;
+    }
+    reconcilers.push({ ...fact, keeps: [says] });
+    checks.push({ id, status: 'INFO', message: `${says} is kept by ${who}, which is paused for the time.` });
+  }
+  return { checks: [...checks, ...helmChecks(subject)], reconcilers };
+}
+
+function ownerChecks({ says, labels, owners }: Subject): Check[] {
   const operator = operators.find(
     ({ group, label, name }) =>
       owners.some((owner) => group.test(owner.apiVersion)) ||
@@ -89,28 +151,46 @@ export async function reconcilersOf(kube: Kube, subject: Subject): Promise<Check
       },
     ];
   }
-  const checks: Check[] = owners.map((owner) => ({
+  return owners.map((owner) => ({
     id: 'kube.owner',
     status: 'FAILED',
     message: `${says} belongs to ${owner.kind} ${owner.name} (${owner.apiVersion}), which would undo changes.`,
     remedy: 'Upgrade by way of that owner, or stop its controller and remove the ownerReference for the time.',
   }));
-  const argo = await argoCheck(kube, subject);
-  const flux = await fluxCheck(kube, subject);
-  if (argo !== undefined) checks.push(argo);
-  if (flux !== undefined) checks.push(flux);
-  const release = annotations['meta.helm.sh/release-name'];
-  if (release !== undefined || labels['app.kubernetes.io/managed-by'] === 'Helm') {
-    checks.push({
-      id: 'kube.helm',
-      status: 'INFO',
-      message: `${says} was installed by Helm${release === undefined ? '' : ` (release ${release})`}: set the new image in its values before the next helm upgrade, and run none during this upgrade.`,
-    });
-  }
-  return checks;
 }
 
-async function argoCheck(kube: Kube, { says, labels, annotations }: Subject): Promise<Check | undefined> {
+function helmChecks({ says, labels, annotations }: Subject): Check[] {
+  const release = annotations['meta.helm.sh/release-name'];
+  if (release === undefined && labels['app.kubernetes.io/managed-by'] !== 'Helm') return [];
+  const name = release === undefined ? '' : ` (release ${release})`;
+  return [
+    {
+      id: 'kube.helm',
+      status: 'INFO',
+      message: `${says} was installed by Helm${name}: set the new image in its values before the next helm upgrade, and run none during this upgrade.`,
+    },
+  ];
+}
+
+async function keepersOf(kube: Kube, subject: Subject): Promise<Keeper[]> {
+  return [...(await argoKeepers(kube, subject)), ...(await fluxKeepers(kube, subject))];
+}
+
+/** What would switch a paused keeper on again: its owner, or whatever keeps the very field that pauses it. */
+async function whyNotPaused(kube: Kube, { fact, object }: Keeper): Promise<string | null> {
+  if (fact === null || object === null) return null;
+  const subject = subjectOf(fact.kind, object);
+  const owner = subject.owners[0];
+  if (owner !== undefined) return `${owner.kind} ${owner.name}, which it belongs to, would switch it on again`;
+  // What GitOps does not find in its source it leaves as it is.
+  if (fact.before === null) return null;
+  const above = (await keepersOf(kube, subject)).find(
+    (one) => one.active && !(one.fact !== null && one.fact.uid === fact.uid),
+  );
+  return above === undefined ? null : `${above.says}, which keeps it, would switch it on again`;
+}
+
+async function argoKeepers(kube: Kube, { labels, annotations }: Subject): Promise<Keeper[]> {
   const tracking = annotations['argocd.argoproj.io/tracking-id'];
   const known =
     tracking?.split(':')[0] ??
@@ -118,96 +198,144 @@ async function argoCheck(kube: Kube, { says, labels, annotations }: Subject): Pr
     Object.keys({ ...labels, ...annotations }).find((key) => key.startsWith('argocd.argoproj.io/'));
   // Argo's default mark is a label that Helm charts write as well.
   const maybe = labels['app.kubernetes.io/managed-by'] === 'Helm' ? undefined : labels['app.kubernetes.io/instance'];
-  if (known === undefined && maybe === undefined) return undefined;
-  const name = known ?? maybe ?? '';
-  const found = await items(kube, '/apis/argoproj.io/v1alpha1/applications');
-  if (found === undefined && known === undefined) return undefined;
-  const application = found?.find((one) => one.metadata?.name === name);
-  if (known === undefined && application === undefined) return undefined;
-  if (application !== undefined && application.spec?.syncPolicy?.automated === undefined) {
-    return {
-      id: 'kube.argo-cd',
-      status: 'INFO',
-      message: `${says} is tracked by Argo CD (${name}), which does not sync by itself.`,
-    };
+  const name = known ?? maybe;
+  if (name === undefined) return [];
+  const found = (await listCustom(kube, 'Application')) ?? [];
+  // Applications outside of Argo CD's own namespace are marked as `<namespace>_<name>`.
+  const applications = found.filter(
+    ({ metadata }) => metadata?.name === name || `${metadata?.namespace}_${metadata?.name}` === name,
+  );
+  const remedy = `argocd app set ${name} --sync-policy none`;
+  if (applications.length > 0) {
+    return applications.map((object) => keeper('kube.argo-cd', 'Application', object, `${remedy}.`));
   }
-  return {
-    id: 'kube.argo-cd',
-    status: 'FAILED',
-    message: `${says} is kept as in Git by Argo CD (${name}), which would undo changes within minutes.`,
-    remedy: `argocd app set ${name} --sync-policy none; put it back after the upgrade, with the new image in Git.`,
-  };
+  if (known === undefined) return [];
+  const says = `Argo CD’s Application ${name}`;
+  return [{ id: 'kube.argo-cd', says, active: true, fact: null, object: null, remedy: `${remedy}.` }];
 }
 
-async function fluxCheck(kube: Kube, { says, labels, annotations }: Subject): Promise<Check | undefined> {
-  for (const [prefix, plural, kind] of [
-    ['kustomize.toolkit.fluxcd.io', 'kustomizations', 'kustomization'],
-    ['helm.toolkit.fluxcd.io', 'helmreleases', 'helmrelease'],
-  ] as const) {
-    const name = labels[`${prefix}/name`];
+async function fluxKeepers(kube: Kube, { labels, annotations }: Subject): Promise<Keeper[]> {
+  const keepers: Keeper[] = [];
+  for (const kind of ['Kustomization', 'HelmRelease'] as const) {
+    const { group, says } = pausing[kind];
+    const name = labels[`${group}/name`];
     if (name === undefined) continue;
-    const namespace = labels[`${prefix}/namespace`] ?? 'flux-system';
-    const version = plural === 'kustomizations' ? 'v1' : 'v2';
-    const owner = (await items(kube, `/apis/${prefix}/${version}/namespaces/${namespace}/${plural}`))?.find(
-      (one) => one.metadata?.name === name,
-    );
-    if (owner?.spec?.suspend === true || annotations[`${prefix}/reconcile`] === 'disabled') {
-      return {
-        id: 'kube.flux',
-        status: 'INFO',
-        message: `${says} is of Flux’s ${kind} ${namespace}/${name}, which is suspended.`,
-      };
-    }
-    return {
-      id: 'kube.flux',
-      status: 'FAILED',
-      message: `${says} is kept as in Git by Flux (${kind} ${namespace}/${name}), which would undo changes within minutes.`,
-      remedy: `flux suspend ${kind} ${name} -n ${namespace}; resume it after the upgrade, with the new image in Git.`,
-    };
+    const namespace = labels[`${group}/namespace`] ?? 'flux-system';
+    const object = (await listCustom(kube, kind, namespace))?.find(({ metadata }) => metadata?.name === name);
+    const remedy = `flux suspend ${kind.toLowerCase()} ${name} -n ${namespace}.`;
+    const disabled = annotations[`${group}/reconcile`] === 'disabled';
+    const one: Keeper =
+      object === undefined
+        ? { id: 'kube.flux', says: `${says} ${namespace}/${name}`, active: true, fact: null, object: null, remedy }
+        : keeper('kube.flux', kind, object, remedy);
+    keepers.push({ ...one, active: one.active && !disabled });
   }
-  return undefined;
+  return keepers;
 }
 
-interface CustomObject {
-  metadata?: { name?: string; namespace?: string; annotations?: Record<string, string> };
-  spec?: {
-    suspend?: boolean;
-    syncPolicy?: { automated?: unknown };
-    scaleTargetRef?: { kind?: string; name?: string };
-  };
+function keeper(id: Keeper['id'], kind: ReconcilerFact['kind'], object: CustomObject, remedy: string): Keeper {
+  const fact = reconcilerFact(kind, object);
+  return { id, says: reconcilerText(fact), active: !pausing[kind].isPaused(object), fact, object, remedy };
 }
 
-/** Custom resources of a list path; undefined when the cluster does not have them. */
-async function items(kube: Kube, path: string): Promise<CustomObject[] | undefined> {
-  const list = await kube.read(path);
-  if (typeof list !== 'object' || list === null || !('items' in list) || !Array.isArray(list.items)) return undefined;
-  return list.items;
+interface Scaler {
+  name: string;
+  /** What it never goes below; an HPA with 0 scales up from 0, others leave 0 alone. */
+  least: number;
 }
 
 export interface Scalers {
-  /** Name of the HPA by `<namespace>/<kind>/<name>` of what it scales. */
-  hpas: Map<string, string>;
-  /** The same of KEDA's ScaledObjects that are not paused. */
-  scaledObjects: Map<string, string>;
+  /** The HPA by `<namespace>/<kind>/<name>` of what it scales. */
+  hpas: Map<string, Scaler>;
+  /** The same of KEDA's ScaledObjects. */
+  scaledObjects: Map<string, CustomObject>;
 }
 
 /** Autoscalers of workloads in the namespaces of `touched`. */
 export async function findScalers(kube: Kube, touched: { namespace: string }[]): Promise<Scalers> {
-  const hpas = new Map<string, string>();
+  const hpas = new Map<string, Scaler>();
   for (const namespace of new Set(touched.map((one) => one.namespace))) {
     for (const { metadata, spec } of await kube.list('HorizontalPodAutoscaler', { namespace })) {
       const target = spec?.scaleTargetRef;
-      if (target !== undefined) hpas.set(`${namespace}/${target.kind}/${target.name}`, metadata?.name ?? '');
+      if (target === undefined) continue;
+      const scaler = { name: metadata?.name ?? '', least: spec?.minReplicas ?? 1 };
+      hpas.set(`${namespace}/${target.kind}/${target.name}`, scaler);
     }
   }
-  const scaledObjects = new Map<string, string>();
+  const scaledObjects = new Map<string, CustomObject>();
   // Without KEDA, who may not list its objects would be answered 403 instead of 404.
   const keda = (await kube.read('/apis/keda.sh/v1alpha1')) !== undefined;
-  const all = keda ? await items(kube, '/apis/keda.sh/v1alpha1/scaledobjects') : undefined;
-  for (const { metadata, spec } of all ?? []) {
-    if (metadata?.annotations?.['autoscaling.keda.sh/paused-replicas'] === '0') continue;
-    const { kind = 'Deployment', name = '' } = spec?.scaleTargetRef ?? {};
-    scaledObjects.set(`${metadata?.namespace}/${kind}/${name}`, metadata?.name ?? '');
+  for (const object of (keda ? await listCustom(kube, 'ScaledObject') : undefined) ?? []) {
+    const { kind = 'Deployment', name = '' } = object.spec?.scaleTargetRef ?? {};
+    scaledObjects.set(`${object.metadata?.namespace}/${kind}/${name}`, object);
   }
   return { hpas, scaledObjects };
+}
+
+/**
+ * The checks that something changes the service's count, and what of it can be paused. An HPA does nothing while the count is
+ * 0 (condition ScalingActive: ScalingDisabled), unless it may scale to 0 itself.
+ */
+export async function scalerKeepers(
+  kube: Kube,
+  says: string,
+  scalers: { hpa: Scaler | undefined; scaledObject: CustomObject | undefined },
+): Promise<{ checks: Check[]; reconcilers: ReconcilerFact[] }> {
+  const { hpa, scaledObject } = scalers;
+  if (scaledObject !== undefined) return await kedaKeeper(kube, says, scaledObject);
+  if (hpa === undefined) return { checks: [], reconcilers: [] };
+  const check: Check =
+    hpa.least > 0
+      ? {
+          id: 'kube.hpa',
+          status: 'INFO',
+          message: `${says} is scaled by HPA ${hpa.name}, which leaves it alone at 0 and takes over again when it is back.`,
+        }
+      : {
+          id: 'kube.hpa',
+          status: 'FAILED',
+          message: `${says} is scaled by HPA ${hpa.name} with minReplicas 0, which scales up from 0 and would start it in the middle of the upgrade.`,
+          remedy: `Set minReplicas of HPA ${hpa.name} to 1 for the time.`,
+        };
+  return { checks: [check], reconcilers: [] };
+}
+
+async function kedaKeeper(
+  kube: Kube,
+  says: string,
+  object: CustomObject,
+): Promise<{ checks: Check[]; reconcilers: ReconcilerFact[] }> {
+  const { namespace, name, annotations } = object.metadata ?? {};
+  const held = annotations?.['autoscaling.keda.sh/paused-replicas'];
+  const command = `kubectl -n ${namespace} annotate scaledobject ${name}`;
+  const one = keeper('kube.keda', 'ScaledObject', object, `${command} autoscaling.keda.sh/paused=true.`);
+  const failed = (why: string, remedy: string) => ({
+    checks: [
+      {
+        id: one.id,
+        status: 'FAILED' as const,
+        message: `${says} is scaled by ${one.says}, which would start it in the middle of the upgrade and cannot be paused: ${why}.`,
+        remedy,
+      },
+    ],
+    reconcilers: [],
+  });
+  if (held !== undefined && held !== '0') {
+    return failed(
+      `its annotation paused-replicas holds it at ${held}`,
+      `${command} autoscaling.keda.sh/paused-replicas-.`,
+    );
+  }
+  if (held === '0' || !one.active) {
+    const message = `${says} is scaled by ${one.says}, which is paused.`;
+    return { checks: [{ id: one.id, status: 'INFO', message }], reconcilers: [] };
+  }
+  const why = await whyNotPaused(kube, one);
+  if (why !== null) return failed(why, one.remedy);
+  return {
+    checks: [
+      { id: one.id, status: 'INFO', message: `${says} is scaled by ${one.says}, which is paused for the time.` },
+    ],
+    reconcilers: one.fact === null ? [] : [{ ...one.fact, keeps: [says] }],
+  };
 }

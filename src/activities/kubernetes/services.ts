@@ -40,7 +40,7 @@ export function createServiceActivities(
     const workload = await getWorkload(kube, world, { ...service, kind });
     const now = workload.spec?.replicas ?? 1;
     if (marked(workload, world, annotations.stoppedAt) === undefined) return { kind, replicas: now };
-    const wanted = service.hpa !== null && now > 0 ? now : (service.replicas ?? 1);
+    const wanted = service.hpa !== null && now > 0 ? now : countBefore(workload, world, service);
     await scale(kube, { ...service, kind }, wanted, unmarked);
     return { kind, replicas: wanted };
   }
@@ -62,6 +62,30 @@ export function createServiceActivities(
     return { cron, since };
   }
 
+  /** Says which run it missed meanwhile, if any. */
+  async function resumeCronJob({
+    world,
+    service,
+  }: {
+    world: World;
+    service: ServiceFact;
+  }): Promise<{ missed: string | null }> {
+    const { cron, since } = await unsuspend(world, service);
+    if (since === undefined || service.suspended === true || cron.spec === undefined) return { missed: null };
+    const { schedule, timeZone, startingDeadlineSeconds } = cron.spec;
+    const now = new Date();
+    const due = lastDue(schedule, new Date(since), now, timeZone ?? 'UTC');
+    if (due === undefined) return { missed: null };
+    const late = (now.getTime() - due.getTime()) / 1000;
+    const starts = startingDeadlineSeconds === undefined || late <= startingDeadlineSeconds;
+    const name = `${service.namespace}/${service.name}`;
+    return {
+      missed: starts
+        ? `${name} missed its run of ${due.toISOString()}; Kubernetes starts it now`
+        : `${name} missed its run of ${due.toISOString()}, and it is too late for Kubernetes to start it: kubectl -n ${service.namespace} create job --from=cronjob/${service.name} ${service.name}-missed`,
+    };
+  }
+
   return {
     async stopService({ world, service }) {
       const kind = workloadKind(service);
@@ -76,7 +100,7 @@ export function createServiceActivities(
         if (now > 0) {
           await scale(kube, { ...service, kind }, 0, {
             [annotations.upgrade]: world.upgradeId,
-            [annotations.before]: `replicas=${service.replicas}`,
+            [annotations.before]: `replicas=${now}`,
             [annotations.stoppedAt]: at,
           });
         }
@@ -153,26 +177,8 @@ export function createServiceActivities(
       return { runningJobs: atFirst };
     },
 
-    async resumeCronJob({ world, service }) {
-      const { cron, since } = await unsuspend(world, service);
-      if (since === undefined || service.suspended === true || cron.spec === undefined) return { missed: null };
-      const { schedule, timeZone, startingDeadlineSeconds } = cron.spec;
-      const now = new Date();
-      const due = lastDue(schedule, new Date(since), now, timeZone ?? 'UTC');
-      if (due === undefined) return { missed: null };
-      const late = (now.getTime() - due.getTime()) / 1000;
-      const starts = startingDeadlineSeconds === undefined || late <= startingDeadlineSeconds;
-      const name = `${service.namespace}/${service.name}`;
-      return {
-        missed: starts
-          ? `${name} missed its run of ${due.toISOString()}; Kubernetes starts it now`
-          : `${name} missed its run of ${due.toISOString()}, and it is too late for Kubernetes to start it: kubectl -n ${service.namespace} create job --from=cronjob/${service.name} ${service.name}-missed`,
-      };
-    },
-
-    async restoreCronJob({ world, service }) {
-      await unsuspend(world, service);
-    },
+    resumeCronJob,
+    restoreCronJob: resumeCronJob,
 
     async observeService({ world, service, since }) {
       const kind = workloadKind(service);
@@ -207,6 +213,12 @@ function restartsSince(pod: Resource<'Pod'>, since: string): number {
     if (young) return sum + restartCount;
     return sum + (Date.parse(lastState?.terminated?.finishedAt ?? '') >= Date.parse(since) ? 1 : 0);
   }, 0);
+}
+
+/** What pgleap found when it stopped the service: an autoscaler may have changed the count since the plan. */
+function countBefore(workload: Workload, world: World, service: ServiceFact): number {
+  const text = /^replicas=(\d+)$/.exec(marked(workload, world, annotations.before) ?? '')?.[1];
+  return text === undefined ? (service.replicas ?? 1) : Number(text);
 }
 
 function workloadKind(service: ServiceFact): WorkloadKind {

@@ -6,6 +6,7 @@ import type { Kube, ObjectName, Resource } from './client.ts';
 import { checkCluster, getRecorded, getWorkload, isOurs, names, strange, upgradeLabel } from './identity.ts';
 import { headOf } from './journal.ts';
 import { findOldVolume, keepOpenedVolume, keptVolume, oldVolumeOf, type VolumeProvider } from './old-volume.ts';
+import { requireAtRest } from './rest.ts';
 import { podsOf } from './workloads.ts';
 
 type Claim = Resource<'PersistentVolumeClaim'>;
@@ -203,7 +204,8 @@ export function createVolumeActivities(
       await removeOwnClaim(world, { namespace: world.namespace, name: names.scratch(world) });
     },
 
-    async replaceClaim({ world, database, minBytes }) {
+    async replaceClaim({ world, database, minBytes, atRest }) {
+      await requireAtRest(kube, world, atRest);
       await requireStopped(world, database);
       const { claim, volume, workload } = database;
       const at = { namespace: workload.namespace, name: claim.name };

@@ -54,6 +54,29 @@ export async function scale(
   return await kube.patch(ref.kind, ref, { metadata: { annotations: changes }, spec: { replicas } });
 }
 
+export interface ManagedField {
+  manager?: string | undefined;
+  time?: string | undefined;
+  subresource?: string | undefined;
+  fieldsV1?: object | undefined;
+}
+
+/**
+ * Who wrote one of these fields last beside pgleap, as the API server noted: ` by <manager> at <time>`, or nothing where it
+ * did not. What notes no fields at all may have written any.
+ */
+export function changedBy(object: { metadata?: { managedFields?: ManagedField[] } }, ...fields: string[]): string {
+  const last = (object.metadata?.managedFields ?? [])
+    .filter(({ manager, subresource, fieldsV1 = {} }) => {
+      if (manager === 'pgleap' || subresource === 'status') return false;
+      const text = JSON.stringify(fieldsV1);
+      return text === '{}' || fields.some((field) => text.includes(`"f:${field}"`));
+    })
+    .toSorted((a, b) => (a.time ?? '').localeCompare(b.time ?? ''))
+    .at(-1);
+  return last?.manager === undefined ? '' : ` by ${last.manager} at ${last.time}`;
+}
+
 /** Waits until no pod is left, for the longest grace period and 10 s; then throws NotStopped naming the pods. Kills nothing. */
 export async function awaitNoPods(kube: Kube, workload: Workload): Promise<void> {
   const { namespace = '', name = '' } = workload.metadata ?? {};
@@ -64,17 +87,24 @@ export async function awaitNoPods(kube: Kube, workload: Workload): Promise<void>
   const gone = await poll(
     async () => {
       left = await podsOf(kube, workload);
-      return left.length === 0 ? true : undefined;
+      if (left.length === 0) return true;
+      const now = await kube.get(kind, { namespace, name });
+      const { replicas } = now.spec ?? {};
+      if (replicas === 0) return undefined;
+      const who = changedBy(now, 'replicas');
+      throw fail(
+        'NotStopped',
+        `${kind} ${namespace}/${name} was set back to ${replicas}${who}: stop whatever does that`,
+      );
     },
     { timeoutMs: (grace + 10) * 1000, maxMs: 500 },
   );
   if (gone === true) return;
-  const now = await kube.get(kind, { namespace, name });
-  const why =
-    (now.spec?.replicas ?? 1) === 0
-      ? `did not end within its grace period of ${grace} s and 10 s more`
-      : `is there again: something set ${kind} ${name} back to ${now.spec?.replicas}`;
-  throw fail('NotStopped', `pod ${namespace}/${left.map((pod) => pod.metadata?.name).join(', ')} ${why}`);
+  const names = left.map((pod) => pod.metadata?.name).join(', ');
+  throw fail(
+    'NotStopped',
+    `pod ${namespace}/${names} of ${kind} ${name} did not end within its grace period of ${grace} s and 10 s more. pgleap kills nothing: see what holds it, or end it yourself`,
+  );
 }
 
 /** Why a pod is not ready, in one line; undefined when it says nothing. */

@@ -2,7 +2,7 @@
  * halt: the original volume is at rest.
  *
  * 1. Nobody has written since the backup: read-only services still had their logins.
- * 2. The source's workload to 0.
+ * 2. Seen that services are still at 0, the source's workload to 0.
  * 3. Pods gone, VolumeAttachment gone; the volume detached at the provider.
  *
  * Undone by: the source at 1 again, on its own volume.
@@ -12,7 +12,7 @@ import { ApplicationFailure } from '@temporalio/workflow';
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
 import { fingerprint } from './backup.ts';
-import { database, needed, note, now, resolved, source, willUndo, type Run } from '../run.ts';
+import { atRest, database, needed, note, now, resolved, source, willUndo, type Run } from '../run.ts';
 
 export async function halt(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
@@ -26,7 +26,7 @@ export async function halt(run: Run): Promise<void> {
   });
   if (run.gathered.haltingAt === null) await stillAsBackedUp(run);
   run.gathered.haltingAt = now();
-  await act('haltDatabase', 'source to 0', { world, database: database(run) });
+  await act('haltDatabase', 'source to 0', { world, database: database(run), atRest: atRest(run) });
   await act('awaitDetached', `wait until volume ${plan.facts.volume.id} is detached`, {
     world,
     volume: plan.facts.volume,

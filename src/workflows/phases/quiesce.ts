@@ -1,11 +1,12 @@
 /**
  * quiesce: nobody writes to the source any more.
  *
- * 1. While routes still change: CronJobs suspended, running Jobs awaited; the candidate seen alive.
- * 2. When visitors see the maintenance page: all services to 0 at once. Downtime begins.
- * 3. The source fenced: only pgleap's own logins and listed read-only services get in; other sessions ended and named.
+ * 1. What would start services again paused; then CronJobs suspended, running Jobs awaited; the candidate seen alive. Until
+ *    then visitors see the site itself.
+ * 2. When they see the maintenance page: all services to 0 at once. Downtime begins.
+ * 3. Seen that all of it is still at rest, the source fenced: only pgleap's own logins and listed read-only services get in; other sessions ended and named.
  *
- * Undone by: fence lifted, services at their exact counts, CronJobs as they were.
+ * Undone by: fence lifted, services at their exact counts, CronJobs as they were; last, what was paused goes on.
  * Killed here: services already at 0 and a fence already up are found as such.
  */
 import { condition } from '@temporalio/workflow';
@@ -16,18 +17,40 @@ import { act } from '../activities.ts';
 import { journalOld } from '../old-world.ts';
 import { refreshSource } from '../recheck.ts';
 import { candidateUp } from './prepare.ts';
-import { all, database, isDone, needed, note, now, resolved, show, source, willUndo, type Run } from '../run.ts';
+import {
+  all,
+  atRest,
+  database,
+  isDone,
+  needed,
+  note,
+  now,
+  resolved,
+  show,
+  source,
+  willUndo,
+  type Run,
+} from '../run.ts';
 
 export async function quiesce(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
   if (phaseRow(run.status, 'quiesce').tries > 1) await refreshSource(run);
   const cronJobs = suspendable(plan.facts.cluster.services);
   const services = stoppable(plan.facts.cluster.services);
+  const { reconcilers } = plan.facts.cluster;
 
   // As gate begin left it: services may have changed since preflight.
   await journalOld(run);
   await willUndo(
     run,
+    ...reconcilers.map((reconciler) => ({
+      id: `quiesce/reconciler/${reconciler.kind}/${reconciler.namespace}/${reconciler.name}`,
+      phase: 'quiesce' as const,
+      says: `${reconciler.kind} ${reconciler.namespace}/${reconciler.name} on again`,
+      activity: 'resumeReconciler' as const,
+      args: { world, reconciler },
+      last: false,
+    })),
     ...cronJobs.map((service) => ({
       id: `quiesce/cronjob/${service.namespace}/${service.name}`,
       phase: 'quiesce' as const,
@@ -45,6 +68,14 @@ export async function quiesce(run: Run): Promise<void> {
       last: false,
     })),
   );
+  await all(
+    reconcilers.map((reconciler) =>
+      act('pauseReconciler', `pause ${reconciler.kind} ${reconciler.namespace}/${reconciler.name}`, {
+        world,
+        reconciler,
+      }),
+    ),
+  );
   const [suspended] = await all([
     all(
       cronJobs.map((service) =>
@@ -53,6 +84,7 @@ export async function quiesce(run: Run): Promise<void> {
     ),
     candidateUp(run),
   ]);
+  run.jobsEnded = true;
   await condition(() => isDone(run, 'maintain'));
 
   const leaving = now();
@@ -94,6 +126,7 @@ export async function fence(run: Run): Promise<void> {
     args: { world, database: database(run), hbaFile },
     last: false,
   });
+  await act('seeAtRest', 'see that services are still at rest', { world, atRest: atRest(run) });
   run.gathered.fence = await act('fenceSource', 'fence the source', {
     world,
     source: source(run),
@@ -105,9 +138,11 @@ export async function fence(run: Run): Promise<void> {
   });
 }
 
-/** Services that go to 0: neither CronJobs nor read-only ones, nor those that have no replicas anyway. */
+/** Services that go to 0: neither CronJobs nor read-only ones, nor those that have no replicas and get none. */
 export function stoppable(services: ServiceFact[]): ServiceFact[] {
-  return services.filter(({ kind, readOnly, replicas }) => kind !== 'CronJob' && !readOnly && (replicas ?? 0) > 0);
+  return services.filter(
+    ({ kind, readOnly, replicas, hpa }) => kind !== 'CronJob' && !readOnly && ((replicas ?? 0) > 0 || hpa !== null),
+  );
 }
 
 /** CronJobs that are suspended for the time: neither those that are already, nor read-only ones. */

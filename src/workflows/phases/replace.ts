@@ -2,7 +2,7 @@
  * replace: a new, empty volume under the old claim's name.
  *
  * 1. Look once more whether everything is there that must be: dump, trial, clone, Retain, approval.
- * 2. Delete the claim, with its uid as precondition; its PV stays, Released. A new claim of the same name, never smaller.
+ * 2. Seen that services are still at 0 and the source too, delete the claim, with its uid as precondition; its PV stays, Released. A new claim of the same name, never smaller.
  *
  * Undone by: the claim bound to the original PV again (to a new PV, or to the clone, where that is gone); the new volume goes.
  * Killed here: a claim of the old uid is deleted once, a claim of this upgrade is found.
@@ -11,7 +11,7 @@ import { ApplicationFailure } from '@temporalio/workflow';
 import { missingForReplace } from '../../domain/laws.ts';
 import { plannedCloneLabel } from '../../domain/plan.ts';
 import { act } from '../activities.ts';
-import { database, needed, note, resolved, willUndo, type Run } from '../run.ts';
+import { atRest, database, needed, note, resolved, willUndo, type Run } from '../run.ts';
 
 export async function replace(run: Run): Promise<void> {
   const { world, spec, plan } = resolved(run);
@@ -43,6 +43,7 @@ export async function replace(run: Run): Promise<void> {
     world,
     database: database(run),
     minBytes: claim.capacityBytes,
+    atRest: atRest(run),
   });
   run.gathered.newClaim = made;
   note(run, 'replace', `${claim.name} is ${made.pv} now; ${volume.pv} stays, Released`);

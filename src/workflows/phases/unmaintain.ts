@@ -3,7 +3,8 @@
  *
  * 1. Routes exactly as they were, seen over HTTP.
  * 2. CronJobs on again; a run they missed is announced.
- * 3. One more look at the services, now with traffic.
+ * 3. What was paused goes on: GitOps, KEDA.
+ * 4. One more look at the services, now with traffic.
  *
  * Undone by: nothing; this puts back what maintain and quiesce changed.
  * Killed here: a route that is as it was is found as such.
@@ -39,6 +40,16 @@ export async function unmaintain(run: Run): Promise<void> {
     return missed === null ? [] : [`${namespace}/${name}: ${missed}`];
   });
   for (const missed of run.gathered.missedRuns) run.status.notes.push(`A CronJob missed a run: ${missed}`);
+
+  const { reconcilers } = plan.facts.cluster;
+  await all(
+    reconcilers.map((reconciler) =>
+      act('resumeReconciler', `${reconciler.kind} ${reconciler.namespace}/${reconciler.name} on again`, {
+        world,
+        reconciler,
+      }),
+    ),
+  );
 
   if (phaseRow(run.status, 'unmaintain').tries > 1) await openTarget(run);
   run.gathered.observed = await look(run, now());
