@@ -73,6 +73,8 @@ export interface ClaimFact {
   /** Bytes the bound volume really has. */
   capacityBytes: number;
   labels: Record<string, string>;
+  /** The operator's own: neither what controllers noted on it nor pgleap's. */
+  annotations: Record<string, string>;
 }
 
 export interface VolumeFact {
@@ -103,6 +105,8 @@ export interface DatabaseFact {
   volume: VolumeFact;
   /** Explicit PGDATA of the template, null when the image's default is used. */
   pgdataEnv: string | null;
+  /** What becomes of a StatefulSet's claim when it is scaled to 0; Retain for a Deployment. */
+  whenScaled: 'Retain' | 'Delete';
   terminationGraceSeconds: number;
 }
 

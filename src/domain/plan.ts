@@ -69,11 +69,15 @@ export function labelCheck(spec: Spec): Check | null {
   };
 }
 
-/** What makes a database the same one: neither its pod and template of the moment nor the reclaim policy that prepare changes. */
+/**
+ * What makes a database the same one: neither its pod and template of the moment, nor the reclaim policy that prepare changes,
+ * nor the claim's annotations, which any tool may write.
+ */
 function lastingDatabase(database: DatabaseFact): unknown {
-  const { pod: _pod, podIp: _podIp, templateHash: _templateHash, volume, ...rest } = database;
+  const { pod: _pod, podIp: _podIp, templateHash: _templateHash, volume, claim, ...rest } = database;
   const { reclaimPolicy: _reclaimPolicy, ...lastingVolume } = volume;
-  return { ...rest, volume: lastingVolume };
+  const { annotations: _annotations, ...lastingClaim } = claim;
+  return { ...rest, claim: lastingClaim, volume: lastingVolume };
 }
 
 /** Counts of services that an HPA owns change all the time, and nobody is asked about them. */

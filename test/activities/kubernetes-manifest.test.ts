@@ -68,6 +68,7 @@ const database: DatabaseFact = {
     requested: '10Gi',
     capacityBytes: 10 * 2 ** 30,
     labels: {},
+    annotations: {},
   },
   volume: {
     pv: 'pv',
@@ -78,6 +79,7 @@ const database: DatabaseFact = {
     spec: {},
   },
   pgdataEnv: null,
+  whenScaled: 'Retain',
   terminationGraceSeconds: 60,
 };
 

@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { KubeConfig } from '@kubernetes/client-node';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { DefaultLogger } from '@temporalio/worker';
@@ -604,6 +605,8 @@ describe('a StatefulSet', () => {
       metadata: { namespace: home, name: 'pg' },
       spec: {
         serviceName: 'pg',
+        // Its controller would delete the claim as soon as it is scaled to 0.
+        persistentVolumeClaimRetentionPolicy: { whenScaled: 'Delete', whenDeleted: 'Delete' },
         selector: { matchLabels: labels },
         template: {
           metadata: { labels },
@@ -639,6 +642,16 @@ describe('a StatefulSet', () => {
       database: { namespace: home, kind: 'StatefulSet', workload: 'pg' },
       target: { image: 'postgres:18' },
     });
+    const claimed = { namespace: home, name: 'data-pg-0' };
+    await expect
+      .poll(async () => (await kube.find('PersistentVolumeClaim', claimed))?.status?.phase, { timeout: 30_000 })
+      .toBe('Bound');
+    await kube.patch('PersistentVolumeClaim', claimed, {
+      metadata: { annotations: { 'example.org/owner': 'ada' } },
+      spec: { resources: { requests: { storage: '14Gi' } } },
+    });
+    const capacity = async () => (await kube.get('PersistentVolumeClaim', claimed)).status?.capacity?.['storage'];
+    await expect.poll(capacity, { timeout: 30_000 }).toBe('14Gi');
     let found: ClusterFacts | null = null;
     await expect
       .poll(async () => (found = (await act('inspectCluster', { spec })).facts) !== null, { timeout: 30_000 })
@@ -650,7 +663,8 @@ describe('a StatefulSet', () => {
       volumeName: 'data',
       pgdataEnv: '/data/pg',
       superuser: 'postgres',
-      claim: { name: 'data-pg-0' },
+      whenScaled: 'Delete',
+      claim: { name: 'data-pg-0', capacityBytes: 14 * 2 ** 30, annotations: { 'example.org/owner': 'ada' } },
     });
     const mine = { ...world, upgradeId: 'u0badf00d', startedAt: new Date().toISOString(), namespace: home };
     const arg = { world: mine, spec, database, source: { ...source, dataDirectory: '/data/pg', preload: [] } };
@@ -660,7 +674,14 @@ describe('a StatefulSet', () => {
 
     await act('setReclaimPolicy', { world: mine, volume: database.volume, policy: 'Retain' });
     await twice('haltDatabase', { world: mine, database, atRest });
+    // The garbage collector needs a moment for what it may take.
+    await setTimeout(1000);
+    expect((await kube.get('PersistentVolumeClaim', claimed)).metadata).toMatchObject({ uid: database.claim.uid });
     const { first: claim } = await twice('replaceClaim', { world: mine, database, minBytes: 0, atRest });
+    const made = await kube.get('PersistentVolumeClaim', claimed);
+    // Its template still asks for 10Gi.
+    expect(made.status?.capacity).toEqual({ storage: '14Gi' });
+    expect(made.metadata?.annotations).toMatchObject({ 'example.org/owner': 'ada' });
     const { first: target } = await twice('deployTarget', arg);
     const emptied = await act('emptyTarget', { world: mine, database, claim, target });
     // The same name, another pod.
@@ -684,5 +705,6 @@ describe('a StatefulSet', () => {
     );
     const { facts: after } = await act('inspectCluster', { spec });
     expect(after?.database.volume).toEqual(database.volume);
+    expect(after?.database.claim).toEqual({ ...database.claim, uid: after?.database.claim.uid });
   }, 120_000);
 });

@@ -57,9 +57,11 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
         requested: '1Gi',
         capacityBytes: 1,
         labels: {},
+        annotations: {},
       },
       volume: { pv: '', pvUid: '', reclaimPolicy: 'Retain', driver: '', handle: '', spec: {} },
       pgdataEnv: null,
+      whenScaled: 'Retain',
       terminationGraceSeconds: 30,
     };
   }, 180_000);

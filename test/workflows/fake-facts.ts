@@ -48,6 +48,7 @@ export function fakeFacts(namespace: string) {
       requested: '10Gi',
       capacityBytes: 10 * 2 ** 30,
       labels: {},
+      annotations: {},
     },
     volume: {
       pv: 'pvc-original',
@@ -58,6 +59,7 @@ export function fakeFacts(namespace: string) {
       spec: { csi: { driver: 'linodebs.csi.linode.com', volumeHandle: '4711-pvcoriginal' } },
     },
     pgdataEnv: null,
+    whenScaled: 'Retain',
     terminationGraceSeconds: 30,
   };
   const routes: RouteFact[] = [

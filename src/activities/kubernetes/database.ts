@@ -11,7 +11,16 @@ import { checkCluster, getRecorded, getWorkload, isOurs, names, strange } from '
 import { requireAtRest } from './rest.ts';
 import { awaitServer, type Answer } from './server.ts';
 import { namedMajor, planTarget } from './target.ts';
-import { containerOf, eraserPod, fencedSpec, majorAnnotation, workSubPath, type WorkloadSpec } from './template.ts';
+import {
+  containerOf,
+  eraserPod,
+  fencedSpec,
+  keepingClaims,
+  majorAnnotation,
+  whenScaledOf,
+  workSubPath,
+  type WorkloadSpec,
+} from './template.ts';
 import { awaitDetached } from './volumes.ts';
 import { annotations, awaitNoPods, isReady, marked, podsOf, scale, unmarked, type Workload } from './workloads.ts';
 
@@ -33,7 +42,7 @@ export function createDatabaseActivities(
     );
     const { status: _status, ...rest } = workload;
     const metadata = { ...workload.metadata, annotations: Object.fromEntries(kept) };
-    return await kube.replace(database.workload.kind, { ...rest, metadata, spec });
+    return await kube.replace(database.workload.kind, { ...rest, metadata, spec: keepingClaims(spec) });
   }
 
   async function server(
@@ -84,7 +93,7 @@ export function createDatabaseActivities(
   }
 
   async function stop(database: DatabaseFact, workload: Workload): Promise<void> {
-    if ((workload.spec?.replicas ?? 1) !== 0) await scale(kube, database.workload, 0);
+    if ((workload.spec?.replicas ?? 1) !== 0) await scale(kube, database.workload, 0, {}, claims(database, 'Retain'));
     await awaitNoPods(kube, workload);
   }
 
@@ -94,13 +103,17 @@ export function createDatabaseActivities(
       const workload = await getWorkload(kube, world, database.workload);
       requireImage(database, workload);
       if ((workload.spec?.replicas ?? 1) !== 0) {
-        await scale(kube, database.workload, 0, {
+        if (workload.spec !== undefined && whenScaledOf(workload.spec) !== database.whenScaled) {
+          throw strange(database.workload.kind, database.workload, 'has another whenScaled for its claims');
+        }
+        const marks = {
           // What an earlier upgrade left must not pass for this one's.
           ...(marked(workload, world, annotations.upgrade) === undefined ? unmarked : {}),
           [annotations.upgrade]: world.upgradeId,
           [annotations.before]: `replicas=${workload.spec?.replicas ?? 1}`,
           [annotations.stoppedAt]: new Date().toISOString(),
-        });
+        };
+        await scale(kube, database.workload, 0, marks, claims(database, 'Retain'));
       }
       await awaitNoPods(kube, workload);
       await awaitDetached(kube, database.volume.pv);
@@ -194,11 +207,12 @@ export function createDatabaseActivities(
       }
       if (stage !== 'open') {
         await awaitNoPods(kube, workload);
-        await scale(kube, database.workload, 1, {
+        const marks = {
           [annotations.stage]: 'open',
           [annotations.targetSpec]: null,
           [annotations.emptied]: null,
-        });
+        };
+        await scale(kube, database.workload, 1, marks, claims(database, database.whenScaled));
       }
       const target = await server('target', world, database, {
         ready: true,
@@ -236,7 +250,9 @@ export function createDatabaseActivities(
         );
       }
       const ours = Object.values(annotations).some((key) => workload.metadata?.annotations?.[key] !== undefined);
-      if ((workload.spec?.replicas ?? 1) === 0 || ours) await scale(kube, database.workload, 1, unmarked);
+      if ((workload.spec?.replicas ?? 1) === 0 || ours) {
+        await scale(kube, database.workload, 1, unmarked, claims(database, database.whenScaled));
+      }
       await server('source', world, database, {});
     },
 
@@ -294,6 +310,14 @@ export function createDatabaseActivities(
     }
     await remove(ended);
   }
+}
+
+/**
+ * What a StatefulSet that deletes its claims when it is scaled down must be told in the same write as its count: keep them
+ * while it is at 0, and as it was from the write on that starts its pod again.
+ */
+function claims(database: DatabaseFact, whenScaled: DatabaseFact['whenScaled']): object {
+  return database.whenScaled === 'Delete' ? { persistentVolumeClaimRetentionPolicy: { whenScaled } } : {};
 }
 
 /** Throws unless the workload still has the image of the plan: then its template is the source's. */

@@ -93,6 +93,7 @@ export async function findStorage(
       requested: claim.spec?.resources?.requests?.['storage'] ?? capacity,
       capacityBytes: bytesOf(capacity) ?? 0,
       labels: claim.metadata?.labels ?? {},
+      annotations: ownAnnotations(claim.metadata?.annotations ?? {}),
     },
     volume: {
       pv: pvName,
@@ -108,6 +109,12 @@ export async function findStorage(
 function lastingSpec(spec: Record<string, unknown>): Record<string, unknown> {
   const { claimRef: _claimRef, persistentVolumeReclaimPolicy: _policy, ...lasting } = spec;
   return lasting;
+}
+
+/** Without what controllers note about this very claim and its binding. */
+function ownAnnotations(all: Record<string, string>): Record<string, string> {
+  const noted = /^(pv|volume|volume\.beta)\.kubernetes\.io\/|^pgleap\.dev\//;
+  return Object.fromEntries(Object.entries(all).filter(([key]) => !noted.test(key)));
 }
 
 async function storageClassChecks(kube: Kube, name: string, claim: string, checks: Check[]): Promise<void> {

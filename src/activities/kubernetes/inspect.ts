@@ -18,7 +18,7 @@ import { probeChecks } from './probes.ts';
 import { quotaChecks } from './quotas.ts';
 import { databaseKeepers, findScalers, subjectOf, type Scalers } from './reconcilers.ts';
 import { namedMajor, planTarget } from './target.ts';
-import { containerOf, podSpecOf, templateHash, type WorkloadSpec } from './template.ts';
+import { containerOf, podSpecOf, templateHash, whenScaledOf, type WorkloadSpec } from './template.ts';
 import { findUnlistedUsers } from './users.ts';
 import { isReady, podRef, podsOf, troubleOf, type Workload } from './workloads.ts';
 
@@ -98,6 +98,7 @@ async function inspect(kube: Kube, spec: Spec, checks: Check[], stop: Stop): Pro
     claim,
     volume,
     pgdataEnv,
+    whenScaled: whenScaledOf(workloadSpec),
     terminationGraceSeconds: podSpecOf(workloadSpec).terminationGracePeriodSeconds ?? 30,
   };
   checks.push(...(await targetChecks(kube, spec, database, told)));
@@ -168,6 +169,17 @@ function workloadChecks(workload: Workload, container: Json<V1Container>, says: 
     });
   } else {
     checks.push({ id: 'kube.strategy', status: 'PASSED', message: `${says} never runs two servers at once.` });
+  }
+  const partition =
+    workload.spec !== undefined && 'updateStrategy' in workload.spec
+      ? (workload.spec.updateStrategy?.rollingUpdate?.partition ?? 0)
+      : 0;
+  if (partition > 0) {
+    failed(
+      'kube.strategy',
+      `${says} is updated from ordinal ${partition} on only: its server would start with the old image.`,
+      'Set updateStrategy.rollingUpdate.partition to 0.',
+    );
   }
   const command = container.command ?? [];
   if (command.includes('-c') && /(^|\/)(ba|da|a)?sh$/.test(command[0] ?? '')) {

@@ -72,6 +72,21 @@ export function lastingSpec(
   }));
 }
 
+/** What becomes of a StatefulSet's claims when its count falls. */
+export function whenScaledOf(spec: WorkloadSpec): 'Retain' | 'Delete' {
+  const policy = 'volumeClaimTemplates' in spec ? spec.persistentVolumeClaimRetentionPolicy : undefined;
+  return policy?.whenScaled === 'Delete' ? 'Delete' : 'Retain';
+}
+
+/** The spec, with claims that outlive a count of 0. */
+export function keepingClaims(spec: WorkloadSpec): WorkloadSpec {
+  if (!('volumeClaimTemplates' in spec) || whenScaledOf(spec) === 'Retain') return spec;
+  return {
+    ...spec,
+    persistentVolumeClaimRetentionPolicy: { ...spec.persistentVolumeClaimRetentionPolicy, whenScaled: 'Retain' },
+  };
+}
+
 /**
  * The fenced form: only the database's container, no probe that would kill a server without TCP, no scripts that would fill
  * the empty server, /pgleap on the new volume, and no TCP from the first second.

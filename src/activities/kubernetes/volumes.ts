@@ -6,6 +6,7 @@ import type { Kube, ObjectName, Resource } from './client.ts';
 import { checkCluster, getRecorded, getWorkload, isOurs, names, strange, upgradeLabel } from './identity.ts';
 import { headOf } from './journal.ts';
 import { findOldVolume, keepOpenedVolume, keptVolume, oldVolumeOf, type VolumeProvider } from './old-volume.ts';
+import { bytesOf } from './quantity.ts';
 import { requireAtRest } from './rest.ts';
 import { podsOf } from './workloads.ts';
 
@@ -347,10 +348,12 @@ async function createClaim(
   claim: ClaimFact,
   want: { bytes?: number; labels: Record<string, string>; volumeName?: string },
 ): Promise<void> {
-  const storage = want.bytes === undefined ? claim.requested : `${Math.ceil(want.bytes / gib)}Gi`;
+  // A claim may ask for more than it got, while its volume waits to be expanded; bound to that volume it asks for what is there.
+  const asked = (bytesOf(claim.requested) ?? 0) > claim.capacityBytes ? String(claim.capacityBytes) : claim.requested;
+  const storage = want.bytes === undefined ? asked : `${Math.ceil(want.bytes / gib)}Gi`;
   try {
     await kube.create('PersistentVolumeClaim', {
-      metadata: { ...at, labels: want.labels },
+      metadata: { ...at, labels: want.labels, annotations: claim.annotations },
       spec: {
         accessModes: claim.accessModes,
         volumeMode: claim.volumeMode,

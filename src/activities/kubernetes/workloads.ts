@@ -44,14 +44,15 @@ export async function podsOf(kube: Kube, workload: Workload): Promise<Pod[]> {
   });
 }
 
-/** Sets the count and changes annotations (null takes one off) in one write. */
+/** Sets the count, changes annotations (null takes one off) and the rest of the spec in one write. */
 export async function scale(
   kube: Kube,
   ref: Pick<WorkloadRef, 'kind' | 'namespace' | 'name'>,
   replicas: number,
   changes: Record<string, string | null> = {},
+  spec: object = {},
 ): Promise<Workload> {
-  return await kube.patch(ref.kind, ref, { metadata: { annotations: changes }, spec: { replicas } });
+  return await kube.patch(ref.kind, ref, { metadata: { annotations: changes }, spec: { ...spec, replicas } });
 }
 
 export interface ManagedField {

@@ -1,5 +1,15 @@
+import { isDeepStrictEqual } from 'node:util';
 import { applyDefaults } from '../defaults.ts';
-import { controllerOf, isReady, keyOf, splitKey, type Claim, type Pod, type StatefulSet } from '../objects.ts';
+import {
+  controllerOf,
+  isReady,
+  keyOf,
+  ownerReference,
+  splitKey,
+  type Claim,
+  type Pod,
+  type StatefulSet,
+} from '../objects.ts';
 import type { Store, Unstamped } from '../store.ts';
 import { feed, startQueue, type Context, type Controller, type Queue } from './loop.ts';
 import { adopt, createPod, podsOf, templateHash } from './pods.ts';
@@ -32,6 +42,29 @@ function reconcile(context: Context, key: string, queue: Queue): void {
   writeStatus(store, set);
 }
 
+/** Owners of the claims as the retention policy wants them: with their last owner the garbage collector removes them. */
+function ownClaims({ store }: Context, set: StatefulSet, pod: Pod, condemned: boolean): void {
+  const { whenScaled = 'Retain', whenDeleted = 'Retain' } = set.spec.persistentVolumeClaimRetentionPolicy ?? {};
+  const { namespace = '', name } = pod.metadata;
+  const owner =
+    whenScaled === 'Delete' && condemned
+      ? ownerReference({ ...pod, apiVersion: 'v1', kind: 'Pod' })
+      : whenDeleted === 'Delete'
+        ? ownerReference(set)
+        : undefined;
+  for (const template of set.spec.volumeClaimTemplates ?? []) {
+    const claim = store.get('persistentvolumeclaims', namespace, `${template.metadata?.name}-${name}`);
+    const others = (claim?.metadata.ownerReferences ?? []).filter(
+      ({ uid, kind }) => uid !== set.metadata.uid && !(kind === 'Pod' && uid === pod.metadata.uid),
+    );
+    const wanted = owner === undefined ? others : [...others, owner];
+    if (claim === undefined || isDeepStrictEqual(claim.metadata.ownerReferences ?? [], wanted)) continue;
+    store.mutate('persistentvolumeclaims', namespace, claim.metadata.name, (draft) => {
+      draft.metadata.ownerReferences = wanted;
+    });
+  }
+}
+
 /** The next changes that the order of the set allows. */
 function step(context: Context, set: StatefulSet, queue: Queue): void {
   const { store, recorder } = context;
@@ -57,6 +90,7 @@ function step(context: Context, set: StatefulSet, queue: Queue): void {
     if (pod === undefined && store.get('pods', namespace, `${name}-${ordinal}`) === undefined) {
       pod = createOrdinal(context, set, ordinal, revision);
     }
+    if (pod !== undefined) ownClaims(context, set, pod, false);
     if (ordered && !settled(pod)) return;
   }
   const extra = [...pods.keys()]
@@ -65,6 +99,7 @@ function step(context: Context, set: StatefulSet, queue: Queue): void {
   for (const ordinal of extra) {
     const pod = pods.get(ordinal);
     if (pod === undefined) continue;
+    ownClaims(context, set, pod, true);
     if (pod.metadata.deletionTimestamp === undefined) {
       store.remove('pods', namespace, pod.metadata.name);
       const message = `delete Pod ${pod.metadata.name} in StatefulSet ${name} successful`;
