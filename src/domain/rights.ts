@@ -2,7 +2,7 @@
  * What the worker must be allowed to do in the cluster, once: preflight asks for it, docs/rbac.md and the roles in deploy/ are
  * made from it (`npm run rights`).
  */
-import type { ServiceKind } from './facts.ts';
+import type { ReconcilerFact, ServiceKind } from './facts.ts';
 import type { Spec } from './spec.ts';
 
 interface Rule {
@@ -223,6 +223,15 @@ export function rightsFor({ database, services }: Pick<Spec, 'database' | 'servi
     ),
   ];
   return [...new Map(all.map((right) => [`${rightText(right)} ${right.namespace}`, right])).values()];
+}
+
+const keepers = { Application: 'argo-cd', Kustomization: 'flux', HelmRelease: 'flux', ScaledObject: 'keda' } as const;
+
+/** What pausing these asks for; the spec does not tell that they are there. */
+export function rightsToPause(reconcilers: Pick<ReconcilerFact, 'kind' | 'namespace'>[]): Right[] {
+  return reconcilers.flatMap(({ kind, namespace }) =>
+    rightsIn(keepers[kind], namespace, ({ resource, verbs }) => (resource === `${kind.toLowerCase()}s` ? verbs : [])),
+  );
 }
 
 /** As in messages: `patch deployments.apps`. */

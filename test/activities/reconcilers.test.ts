@@ -7,6 +7,7 @@ import { inspectServices } from '../../src/activities/kubernetes/inspect-service
 import { databaseKeepers, findScalers, subjectOf } from '../../src/activities/kubernetes/reconcilers.ts';
 import type { Check } from '../../src/domain/checks.ts';
 import type { AtRest, ReconcilerFact, ServiceFact, World } from '../../src/domain/facts.ts';
+import { rightsToPause } from '../../src/domain/rights.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import { deploymentOf, eventually, startWorld, type World as Cluster } from '../sandbox/kube-parts.ts';
 import { customObjects, defineKinds, startReconciler, type ReconcilerKind } from '../support/reconcilers.ts';
@@ -142,6 +143,9 @@ describe.each(cases)('$kind', ({ kind, name, labels, annotations, spec, paused }
     reconciler = only(found.reconcilers);
     service = only(found.services);
     expect(reconciler).toMatchObject({ kind, namespace: home, name, keeps: [`Deployment web/${name}`] });
+    expect(rightsToPause([reconciler]).map(({ verb, resource, namespace: where }) => [verb, resource, where])).toEqual(
+      ['get', 'list', 'patch'].map((verb) => [verb, `${kind.toLowerCase()}s`, home]),
+    );
     expect(service.hpa).toBe(kind === 'ScaledObject' ? name : null);
   });
 

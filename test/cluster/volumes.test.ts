@@ -458,15 +458,19 @@ here('pgleap takes a claim from its volume and binds it back, through a slow det
 
   await order({ detachMs: 10_000 });
   const began = Date.now();
-  await run(() => kubernetes.haltDatabase({ world, database: original }));
+  await run(() => kubernetes.haltDatabase({ world, database: original, atRest: facts }));
   await run(() => provided.awaitDetached({ world, volume: block }));
   expect(Date.now() - began).toBeGreaterThanOrEqual(10_000);
   await order({ detachMs: 0 });
   const label = `${namespace}-kept`;
   const clone = await run(() => provided.startClone({ world, volume: block, label }));
   await run(() => provided.awaitClone({ world, clone }));
-  const made = await run(() => kubernetes.replaceClaim({ world, database: original, minBytes: 15 * gib }));
-  expect(await run(() => kubernetes.replaceClaim({ world, database: original, minBytes: 15 * gib }))).toEqual(made);
+  const made = await run(() =>
+    kubernetes.replaceClaim({ world, database: original, minBytes: 15 * gib, atRest: facts }),
+  );
+  expect(
+    await run(() => kubernetes.replaceClaim({ world, database: original, minBytes: 15 * gib, atRest: facts })),
+  ).toEqual(made);
   expect(made.handle).not.toBe(original.volume.handle);
   expect((await kube.get('PersistentVolume', { name: original.volume.pv })).status?.phase).toBe('Released');
   expect(await provider(Number.parseInt(made.handle, 10))).toMatchObject({ size: 15 });

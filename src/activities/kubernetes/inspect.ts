@@ -2,7 +2,7 @@ import type { V1Container } from '@kubernetes/client-node';
 import type { Check } from '../../domain/checks.ts';
 import type { ClusterFacts, DatabaseFact, WorkloadRef } from '../../domain/facts.ts';
 import { defaultPgdata } from '../../domain/pgdata.ts';
-import { rightsFor } from '../../domain/rights.ts';
+import { rightsFor, rightsToPause } from '../../domain/rights.ts';
 import type { Spec } from '../../domain/spec.ts';
 import { majorOf, majorOfImage } from '../../domain/versions.ts';
 import { isFailure } from '../errors.ts';
@@ -74,6 +74,8 @@ async function inspect(kube: Kube, spec: Spec, checks: Check[], stop: Stop): Pro
   checks.push(...(await leftoverChecks(kube, ref)));
 
   const { services, reconcilers } = await inspectServices(kube, spec, ref, scalers, checks);
+  const pausing = await accessChecks(kube, rightsToPause(reconcilers));
+  checks.push(...pausing.filter(({ status }) => status === 'FAILED'));
   const pod = await findPod(kube, workload, says, container.name, stop);
   const { claim, volume, mount } = await findStorage(kube, workloadSpec, spec, ref, container.name, checks, stop);
   checks.push(...(await otherUsersOf(kube, ref, claim.name, pod)));
