@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { html } from '../../src/domain/report/html.ts';
+import { compared, unseen } from '../../src/domain/old-world.ts';
 import { reportFiles } from '../../src/domain/report/report.ts';
 import { newStatus, phaseRow, type UpgradeStatus } from '../../src/domain/state.ts';
 
@@ -49,6 +50,46 @@ test('what people and the world wrote stays text, and nothing is fetched', () =>
   expect(text.split('</style>')).toHaveLength(2);
   expect(text).not.toMatch(/(?:src|href|url\()\s*=?\s*["']?(?:https?:)?\/\//);
   expect(text).toContain('&lt;script&gt;');
+});
+
+test('an upgrade that went back says what was compared, which volume it is on, and what was kept and lost', () => {
+  const status = newStatus('pgleap/db/postgres', 'u01234567', '2026-11-22T01:02:03.000Z');
+  expect(page(status)).not.toContain('Going back');
+  status.back = {
+    compared: [
+      compared('volume', 'volume under claim', '1-a', '1-a'),
+      compared('service', 'Deployment web/site', '2 replicas', nasty),
+      unseen('route', 'routes', 'as they were', 'no answer'),
+    ],
+    volume: 'clone',
+    kept: { pv: 'pvc-new', handle: '9-new' },
+    lostWrites: {
+      at: '2026-11-22T01:03:00.000Z',
+      transactions: 7,
+      rows: { inserted: 5, updated: 1, deleted: 0 },
+      databases: [],
+      clients: ['app from web/site-1'],
+      why: null,
+    },
+    missedRuns: [],
+  };
+  const text = page(status);
+  for (const says of [
+    'Going back',
+    '1 of 3 things that were compared',
+    'DIFFERENT',
+    'not seen',
+    'on the clone',
+    'kept on volume 9-new (PV pvc-new',
+    'Lost to the services:',
+    'At most 7 transactions wrote: 5 rows inserted',
+    'app from web/site-1',
+  ]) {
+    expect(text).toContain(says);
+  }
+  expect(text.match(/<script/g)).toBeNull();
+  status.back = { ...status.back, volume: null, kept: null, lostWrites: null };
+  expect(page(status)).toContain('no write was lost');
 });
 
 test('report.json is the status', () => {

@@ -6,6 +6,7 @@ import { headline } from '../details.ts';
 import { bytesText, countText, duration, timeText } from '../text.ts';
 import { versionText } from '../versions.ts';
 import { downtimeSeconds, gateWaitSeconds, type UpgradeStatus } from '../state.ts';
+import { wayBack } from './back.ts';
 import { decisions, phaseTable, timeline } from './course.ts';
 import { artifacts, checks, journal, proof, services, settings, troubles, volumes } from './findings.ts';
 import { html, type Html } from './html.ts';
@@ -39,9 +40,9 @@ function reportHtml(status: UpgradeStatus): string {
       </head>
       <body>
         <main>
-          ${header(status)} ${keyNumbers(status)} ${timeline(status)} ${phaseTable(status)} ${decisions(status)}
-          ${proof(status)} ${services(status)} ${volumes(status)} ${settings(status)} ${checks(status)}
-          ${troubles(status)} ${artifacts(status)} ${journal(status)}
+          ${header(status)} ${keyNumbers(status)} ${wayBack(status)} ${timeline(status)} ${phaseTable(status)}
+          ${decisions(status)} ${proof(status)} ${services(status)} ${volumes(status)} ${settings(status)}
+          ${checks(status)} ${troubles(status)} ${artifacts(status)} ${journal(status)}
           <footer>
             Written by pgleap from the workflow’s own state on ${timeText(moment(status))}. Every number here was
             measured; what nobody knows is shown as unknown.
