@@ -2,7 +2,7 @@
  * State to Markdown: the page that Temporal's Web UI shows as an upgrade's current details. It is written for somebody who
  * knows nothing of pgleap and is asked at night to say yes or no. Only CommonMark and tables: the UI renders nothing else.
  */
-import { differencesText, writesText } from './old-world.ts';
+import { differencesText, writesText, type Back } from './old-world.ts';
 import { approvalsText } from './approvals.ts';
 import { budgetText } from './budget.ts';
 import { policyText } from './parks.ts';
@@ -48,13 +48,21 @@ function running(status: UpgradeStatus): string {
   return says.length > 0 ? `working on ${says.join(' and ')}` : 'working';
 }
 
+function wentBack(back: Back | null): string {
+  const differences = differencesText(back?.compared ?? []).length;
+  const lost = back?.lostWrites ? ', and what was written after the commit point is lost' : '';
+  return differences === 0
+    ? `Rolled back: everything is as it was before${lost}.`
+    : `Rolled back, but ${differences} of ${back?.compared.length} things are not as before, or were not seen${lost}.`;
+}
+
 /** One sentence: where the upgrade is, and what it waits for. */
 export function headline(status: UpgradeStatus): string {
   const { result, ending, park } = status;
   const gate = openGate(status);
   if (status.stage === 'ended') {
     if (result?.ok) return 'Upgraded. Nothing is waited for.';
-    if (result) return `Rolled back: everything is as it was before. ${result.why ?? ''}`;
+    if (result) return `${wentBack(result.back)} ${result.why ?? ''}`;
     return `Stopped: ${ending?.why ?? 'it failed'}`;
   }
   if (park && park.action === null) {

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { details, headline } from '../../src/domain/details.ts';
 import { duration } from '../../src/domain/text.ts';
 import { evidenceFor } from '../../src/domain/evidence.ts';
+import { writesSince, type Back, type Compared, type Writes } from '../../src/domain/old-world.ts';
 import type { GateName } from '../../src/domain/phases.ts';
 import { gateRow, phaseRow, recordAttempt, type UpgradeStatus } from '../../src/domain/state.ts';
 import { facts, planned } from './status.ts';
@@ -63,6 +64,21 @@ function typed(block: string): string[][] {
     .slice(0, -1)
     .map((line) => line.split('\0'));
 }
+
+test('an upgrade that went back says what is not as it was, and that writes are lost', () => {
+  const equal: Compared = { area: 'volume', what: 'v', expected: 'a', found: 'a', equal: true };
+  const says = (compared: Compared[], lostWrites: Writes | null) => {
+    const back: Back = { compared, volume: 'original', kept: null, lostWrites, missedRuns: [] };
+    const result = { ok: false, outcome: 'rolled-back', why: 'too slow', back } as UpgradeStatus['result'];
+    return headline({ ...planned(), stage: 'ended', result });
+  };
+  expect(says([equal], null)).toBe('Rolled back: everything is as it was before. too slow');
+  const lost = writesSince(null, { nextTransaction: '9', databases: [] }, [], now);
+  expect(says([equal], lost)).toContain('and what was written after the commit point is lost');
+  expect(says([equal, { ...equal, found: 'b', equal: false }, { ...equal, equal: null }], null)).toBe(
+    'Rolled back, but 2 of 3 things are not as before, or were not seen. too slow',
+  );
+});
 
 test('the first line says where the upgrade is and what it waits for', () => {
   expect(details(planned()).split('\n')[0]).toBe('**Under way, working. Nothing is waited for.**');
