@@ -1,9 +1,11 @@
 import { expect, test } from 'vitest';
 import { readSpecFile } from '../../src/client/spec-file.ts';
-import { planUpgrade, upgradeResult } from '../../src/client/upgrades.ts';
+import { messageOf } from '../../src/activities/errors.ts';
+import { planUpgrade, sendMessage, upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
 import { openGate } from '../../src/domain/state.ts';
 import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
-import { answer, raiseStage, start } from './stage.ts';
+import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
+import { answer, artifactText, raiseStage, reachGate, start } from './stage.ts';
 import { expectUpgraded, oldWorld, sceneOf, upgradeAll } from './world.ts';
 
 test(
@@ -30,5 +32,54 @@ test(
     const again = await start(on);
     const second = await upgradeAll(on, again);
     await expectUpgraded(on, again, second.before, second.scene);
+  },
+);
+
+test(
+  '16, opened and written to: refused with counts, then back with what was lost counted and its volume kept',
+  { timeout: 900_000 },
+  async () => {
+    const on = await raiseStage(16, 5);
+    await on.startWorker();
+    const { input } = await readSpecFile(on.sandbox.upgradeSpec);
+    const scene = sceneOf(on, await planUpgrade(on.session, input));
+    const before = await oldWorld(scene);
+    const opened = await start(on);
+    for (const gate of ['begin', 'replace', 'reopen'] as const) await answer(on, opened, gate);
+    await reachGate(on, opened, 'cleanup');
+    const target = (await takeSnapshot(scene)).volume;
+
+    const refused = await sendMessage(on.session, opened, 'rollback', { by: 'e2e' }).then(
+      () => expect.unreachable(),
+      (error: unknown) => messageOf(error),
+    );
+    expect(refused).toMatch(/At most \d+ transactions wrote: \d+ rows inserted, .* in .*metricity.*site/);
+    expect(refused).toMatch(/connected: .*metricity from bots\/metricity-/);
+    expect(refused).toContain('--accept-lost-writes');
+    await reachGate(on, opened, 'cleanup');
+
+    await sendMessage(on.session, opened, 'rollback', { by: 'e2e', acceptLostWrites: true });
+    const result = await upgradeResult(on.session, opened);
+    expect(result).toMatchObject({ outcome: 'rolled-back', servicesRestored: true, routesRestored: true });
+    expect(await oldWorld(scene)).toEqual(before);
+
+    // The writer goes on after the last row that it was told is committed: what lies between is what was lost.
+    const lostRows = (await countAcknowledged(scene, [])).missing;
+    expect(lostRows).toBeGreaterThan(3);
+    const { volume, kept, lostWrites } = result.back ?? {};
+    expect(volume).toBe('original');
+    expect(kept?.handle).toBe(target);
+    expect(lostWrites?.why).toBeNull();
+    expect(lostWrites?.transactions).toBeGreaterThanOrEqual(lostRows);
+    const inserted = (name: string) => lostWrites?.databases.find((one) => one.name === name)?.inserted ?? 0;
+    expect(inserted('metricity')).toBeGreaterThanOrEqual(lostRows);
+    expect(inserted('site')).toBeGreaterThan(0);
+
+    const left = await on.access.core.readPersistentVolume({ name: kept?.pv ?? '' });
+    expect(left.status?.phase).toBe('Released');
+    expect(left.spec?.persistentVolumeReclaimPolicy).toBe('Retain');
+    const page = await artifactText(on, await upgradeStatus(on.session, opened), 'report.html');
+    expect(page).toContain(`kept on volume ${kept?.handle}`);
+    expect(page).toContain(`At most ${lostWrites?.transactions} transactions wrote`);
   },
 );
