@@ -202,6 +202,13 @@ export async function duringActivity(stage: Stage, workflowId: string, activity:
   }
 }
 
+/** What `pgleap recover` printed, as its last line; its exit code must be the one asked for. */
+export async function recover(on: Stage, code: number, ...args: string[]): Promise<Record<string, unknown>> {
+  const ended = await on.pgleap('recover', 'databases/postgres', '--json', ...args).done;
+  if (ended.code !== code) throw new Error(`exit ${ended.code}: ${ended.stdout} ${ended.stderr.slice(-3000)}`);
+  return JSON.parse(ended.stdout.trim().split('\n').at(-1) ?? '');
+}
+
 export async function kill(worker: ChildProcess): Promise<void> {
   const exit = once(worker, 'exit');
   worker.kill('SIGKILL');
