@@ -65,20 +65,22 @@ const service = z.strictObject({
     .describe('Role a read-only service logs in with; the fence lets it through'),
 });
 
+const shortService = 'a service such as web/site, databases/cronjob/backup or web/statefulset/queue';
+
 /** `web/site` is a Deployment, `databases/cronjob/backup` a CronJob. */
 const serviceShorthand = z
   .string()
-  .regex(
-    /^[-a-z0-9]+\/(?:(?:deployment|statefulset|cronjob)\/)?[-a-z0-9.]+$/,
-    'a service such as web/site, databases/cronjob/backup or web/statefulset/queue',
-  )
-  .transform((text) => {
+  .regex(/^[-a-z0-9]+\/(?:(?:deployment|statefulset|cronjob)\/)?[-a-z0-9.]+$/, shortService)
+  .transform((text, context) => {
     const [namespace, kind, name] = text.split('/');
-    return service.parse(
+    const read = service.safeParse(
       name === undefined
         ? { namespace, name: kind }
         : { namespace, kind: serviceKinds.find((known) => known.toLowerCase() === kind), name },
     );
+    if (read.success) return read.data;
+    context.addIssue({ code: 'custom', message: shortService });
+    return z.NEVER;
   });
 
 const probe = z.strictObject({

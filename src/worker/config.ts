@@ -66,7 +66,13 @@ export function loadKubeConfig(env: NodeJS.ProcessEnv = process.env): KubeConfig
   try {
     kubeConfig.loadFromDefault();
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    // Of a file that is YAML, but not a kubeconfig, the library says what JavaScript says.
+    const why =
+      error instanceof TypeError || error instanceof RangeError
+        ? 'it has not the shape of a kubeconfig'
+        : error instanceof Error
+          ? error.message
+          : String(error);
     throw new UserError('configuration', `The kubeconfig (${from}) cannot be read: ${why}`, { cause: error });
   }
   // With nothing to read the library invents a cluster at localhost:8080.

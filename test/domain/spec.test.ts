@@ -100,6 +100,13 @@ describe('what is wrong is named, with what belongs there', () => {
       ],
     ],
     [
+      'a short service whose names are none',
+      { ...least, services: ['-/site'] },
+      [
+        'services[0]: found “-/site”, expected a service such as web/site, databases/cronjob/backup or web/statefulset/queue',
+      ],
+    ],
+    [
       'a long service with a typo',
       { ...least, services: [{ namespace: 'web', name: 'site', readonly: true }] },
       ['services[0].readonly: unknown key; did you mean readOnly?'],

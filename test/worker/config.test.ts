@@ -93,6 +93,8 @@ describe('what is wrong', () => {
     vi.stubEnv('KUBECONFIG', file);
     await writeFile(file, '{{{');
     expect(refusal({})).toContain('cannot be read');
+    await writeFile(file, 'null');
+    expect(refusal({})).toContain('has not the shape of a kubeconfig');
     await writeFile(file, kubeconfig('nothing'));
     expect(refusal({})).toContain('has no current context');
   });
