@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
@@ -205,6 +205,19 @@ describe('jobs', () => {
       expect(await startJob(kc, pod, job)).toBe('found');
     },
   );
+
+  test.each([
+    ['an empty exit code', { rc: '' }],
+    ['an exit code that is none', { rc: 'No space left\n' }],
+    ['a negative exit code', { rc: '-0\n' }],
+    ['empty pid and start', { pid: '', start: '' }],
+    ['a pid that is none', { pid: '../self', start: '' }],
+  ])('%s, as a full volume leaves it, is no success and does not run for ever', async (_what, files) => {
+    const { kc, folder } = await jobs();
+    await mkdir(join(folder, 'jobs/dump'), { recursive: true });
+    for (const [name, text] of Object.entries(files)) await writeFile(join(folder, 'jobs/dump', name), text);
+    expect(await pollJob(kc, pod, 'dump')).toMatchObject({ state: 'lost', code: null });
+  });
 
   test('that vanish without an exit code are lost, and can be started anew', async () => {
     const { kc, folder } = await jobs();

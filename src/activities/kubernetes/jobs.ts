@@ -27,7 +27,8 @@ start_of() { stat_of "$1" | cut -d' ' -f21; }
 alive() {
   [ -f "$1/pid" ] || return 1
   at=$(cat "$1/pid")
-  [ "$(start_of "$at")" = "$(cat "$1/start")" ] && [ "$(stat_of "$at" | cut -d' ' -f2)" != Z ]
+  # On a full volume both files are there and empty.
+  [ -s "$1/start" ] && [ "$(start_of "$at")" = "$(cat "$1/start")" ] && [ "$(stat_of "$at" | cut -d' ' -f2)" != Z ]
 }
 `;
 
@@ -46,10 +47,9 @@ export PGLEAP_JOB="$dir"
 setsid sh -c '
   stat_of() { sed "s/^\\([0-9]*\\) (.*) /\\1 /" "/proc/$1/stat"; }
   stat_of $$ | cut -d" " -f21 >"$PGLEAP_JOB/start"
-  echo $$ >"$PGLEAP_JOB/pid.new"; mv "$PGLEAP_JOB/pid.new" "$PGLEAP_JOB/pid"
-  cd "$PGLEAP_JOB" || exit 0
+  echo $$ >"$PGLEAP_JOB/pid.new" && mv "$PGLEAP_JOB/pid.new" "$PGLEAP_JOB/pid" && cd "$PGLEAP_JOB" || exit 0
   rc=0; bash ./script "$@" >out 2>err </dev/null || rc=$?
-  echo $rc >rc.new; mv rc.new rc
+  echo $rc >rc.new && mv rc.new rc
   exit 0
 ' job "$@" >/dev/null 2>&1 </dev/null &
 echo started
@@ -145,7 +145,9 @@ export async function pollJob(kc: KubeConfig, pod: PodRef, name: string): Promis
     says: `looking at job ${name}`,
   });
   const [head = '', progress = '', ...err] = text.split('\n');
-  const [state, code, outBytes, errBytes] = head.trim().split(' ');
+  const [said, code = '', outBytes, errBytes] = head.trim().split(' ');
+  // Number('') is 0: what is no exit code must not pass for success.
+  const state = said === 'done' && !/^\d{1,3}$/.test(code) ? 'lost' : said;
   if (state !== 'absent' && state !== 'running' && state !== 'done' && state !== 'lost') {
     throw fail('StreamBroken', `job ${name} in ${pod.namespace}/${pod.name} gave an unreadable state`);
   }

@@ -83,9 +83,18 @@ export async function sqlText(
   throw sqlFailure(server, code, stderr);
 }
 
-/** Like sqlText, for SQL that gives one JSON value. What it holds is the caller's to say. */
+/**
+ * Like sqlText, for SQL that gives one JSON value. What it holds is the caller's to say. CommandFailed for what is no JSON,
+ * without it: it may be rows.
+ */
 export async function sqlJson<T>(kc: KubeConfig, server: ServerRef, sql: string, options: SqlOptions = {}): Promise<T> {
-  return JSON.parse(await sqlText(kc, server, sql, options));
+  const text = await sqlText(kc, server, sql, options);
+  try {
+    return JSON.parse(text);
+  } catch {
+    const { namespace, name } = server.pod;
+    throw fail('CommandFailed', `psql in ${namespace}/${name} gave ${text.length} characters that are not the result`);
+  }
 }
 
 /** What psql's exit code and words mean. */
