@@ -79,6 +79,7 @@ export async function bounded<T>(session: Session, what: string, request: () => 
   try {
     return await client.withDeadline(Date.now() + patienceMs, request);
   } catch (error) {
+    if (isUnserved(error)) throw noWorker(session, 'was there lately');
     if (!isLate(error)) throw error;
   }
   try {
@@ -87,6 +88,12 @@ export async function bounded<T>(session: Session, what: string, request: () => 
     throw noTemporal(error, address, namespace);
   }
   throw noWorker(session, `did ${what} within ${patienceMs / 1000} s`);
+}
+
+/** The server does not even wait for a worker when none has asked for work in some 20 s. */
+function isUnserved(error: unknown): boolean {
+  if (isGrpcServiceError(error)) return error.code === 9 && error.message.includes('no poller');
+  return error instanceof Error && isUnserved(error.cause);
 }
 
 function isLate(error: unknown): boolean {

@@ -65,3 +65,19 @@ test('a server that goes away meanwhile is told from a worker that does not answ
   await expect(upgradeStatus(session, 'pgleap/a/b')).rejects.toMatchObject({ name: 'UserError', exit: 'noTemporal' });
   await session.close();
 }, 60_000);
+
+test('a worker that has been gone for a while is said to be missing', async () => {
+  const server = await startTemporal({ ui: false });
+  const session = await connect({ address: server.address });
+  const { client, namespace } = session;
+  await client.workflow.start('upgradePostgres', { workflowId: 'pgleap/a/b', taskQueue: 'left' });
+  const { taskToken } = await client.withDeadline(Date.now() + 30_000, () =>
+    client.workflowService.pollWorkflowTaskQueue({ namespace, taskQueue: { name: 'left' } }),
+  );
+  await client.workflowService.respondWorkflowTaskCompleted({ namespace, taskToken });
+  // From then on the server refuses a query at once.
+  await sleep(25_000);
+  await expect(upgradeStatus(session, 'pgleap/a/b')).rejects.toMatchObject({ name: 'UserError', exit: 'noWorker' });
+  await session.close();
+  await server.close();
+}, 90_000);
