@@ -8,6 +8,7 @@ import {
   compared,
   comparedHash,
   compareRoutes,
+  isAsBefore,
   unseen,
   type Back,
   type Compared,
@@ -210,8 +211,10 @@ function timeLeft({ maxDowntimeMs, downSince }: OldWorld): number | null {
   return (Date.parse(downSince) + maxDowntimeMs - Date.now()) / 1000;
 }
 
+type Looking = Pick<Way, 'look' | 'all'>;
+
 /** Everything that can be seen of the old world, beside what it was. Nothing is changed to make it so. */
-export async function compare(way: Way, world: World, old: OldWorld, undos: RegisteredUndo[]): Promise<Compared[]> {
+export async function compare(way: Looking, world: World, old: OldWorld, undos: RegisteredUndo[]): Promise<Compared[]> {
   const touched = undos.some(({ activity }) => activity === 'restoreRoute');
   const maintenance = touched ? old.maintenance : null;
   const parts = await way.all([
@@ -222,14 +225,14 @@ export async function compare(way: Way, world: World, old: OldWorld, undos: Regi
   return parts.flat();
 }
 
-async function compareCluster(way: Way, world: World, old: OldWorld): Promise<Compared[]> {
+async function compareCluster(way: Looking, world: World, old: OldWorld): Promise<Compared[]> {
   const seen = await way.look('compareOldWorld', 'compare the cluster with what it was', { world, old });
   if ('answer' in seen) return seen.answer;
   return (['volume', 'database', 'service'] as const).map((area) => unseen(area, area, 'as it was', seen.failed));
 }
 
 async function compareServer(
-  way: Way,
+  way: Looking,
   world: World,
   { database, hba, systemIdentifier }: OldWorld,
 ): Promise<Compared[]> {
@@ -244,7 +247,7 @@ async function compareServer(
 }
 
 async function compareSite(
-  way: Way,
+  way: Looking,
   old: OldWorld,
   maintenance: NonNullable<OldWorld['maintenance']>,
 ): Promise<Compared[]> {
@@ -252,12 +255,17 @@ async function compareSite(
     way.look('inspectRoutes', 'compare the routes with what they were', { maintenance }),
     way.look('verifyRoutes', 'see the site itself', { maintenance, expect: 'normal' }),
   ]);
-  return [
-    ...('answer' in routes
+  const rows =
+    'answer' in routes
       ? compareRoutes(old.routes, routes.answer.routes)
-      : [unseen('route', 'routes', 'as they were', routes.failed)]),
-    'answer' in site
+      : [unseen('route', 'routes', 'as they were', routes.failed)];
+  // A site that the maintenance Worker has now is not asked for itself: its silence would look like a yes.
+  const failed = 'failed' in site ? site.failed : 'its routes are not as they were';
+  const seen = 'answer' in site && isAsBefore(rows, 'route');
+  return [
+    ...rows,
+    seen
       ? compared('route', 'the site over HTTP', 'itself', 'itself')
-      : unseen('route', 'the site over HTTP', 'itself', site.failed),
+      : unseen('route', 'the site over HTTP', 'itself', failed),
   ];
 }
