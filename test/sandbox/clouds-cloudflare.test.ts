@@ -7,6 +7,7 @@ import type { Cloudflare as StandIn } from '../../src/sandbox/clouds/cloudflare.
 const zone_id = '0123456789abcdef0123456789abcdef';
 let cloud: StandIn;
 let client: Cloudflare;
+const listened = process.listenerCount('SIGTERM');
 
 beforeAll(async () => {
   cloud = await startCloudflare({
@@ -19,6 +20,11 @@ beforeAll(async () => {
   client = new Cloudflare({ apiToken: 'cf-token', baseURL: cloud.apiUrl, maxRetries: 0 });
 });
 afterAll(() => cloud.close());
+
+test('leaves it to its process what a signal does', () => {
+  expect(process.listenerCount('SIGTERM')).toBe(listened);
+});
+
 beforeEach(async () => {
   for await (const { id } of client.workers.routes.list({ zone_id }))
     await client.workers.routes.delete(id, { zone_id });

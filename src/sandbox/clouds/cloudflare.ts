@@ -4,6 +4,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { CoreHeaders, matchRoutes, Miniflare, parseRoutes } from 'miniflare';
 import { listen, readBody, readObject, sendJson } from './http.ts';
 
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+
 /** The module of the Worker that shows the maintenance page. */
 export const MAINTENANCE_WORKER = new URL('maintenance-worker.js', import.meta.url);
 
@@ -55,6 +57,7 @@ class Refusal extends Error {
 export async function startCloudflare(options: CloudflareOptions): Promise<Cloudflare> {
   const { token, zoneId, zoneName, scripts, origin, host = '127.0.0.1', log = () => {} } = options;
   const routes = new Map<string, Route>();
+  const listened = new Set(SIGNALS.flatMap((signal) => process.listeners(signal)));
   // Routing lies in front of the runtime, as at Cloudflare: a changed route never restarts a Worker.
   const workers = new Miniflare({
     workers: await Promise.all(
@@ -68,6 +71,12 @@ export async function startCloudflare(options: CloudflareOptions): Promise<Cloud
     ),
   });
   await workers.ready;
+  // It would end this process as soon as a signal comes, before the rest of the world is taken down.
+  for (const signal of SIGNALS) {
+    for (const listener of process.listeners(signal)) {
+      if (!listened.has(listener)) process.off(signal, listener);
+    }
+  }
 
   const address = { host, port: 0 };
   const api = await listen(async (request, response) => {
