@@ -31,8 +31,8 @@ describe('each thing that is in the way is named with what to do', () => {
     ['no cgroups', { cgroups: undefined }, /No cgroups.*--cgroupns=host/],
     ['a controller is missing', { cgroups: { version: 1, missing: ['pids'] } }, /controllers are missing: pids/],
     ['no overlay', { overlay: false }, /modprobe overlay/],
-    ['no Go', { built: false, go: undefined }, /install Go 1\.24/],
-    ['an old Go', { built: false, go: '1.19.8' }, /Go 1\.19\.8 is too old.*install Go 1\.24/],
+    ['no Go', { built: false, go: undefined }, /install Go 1\.26/],
+    ['an old Go', { built: false, go: '1.25.9' }, /Go 1\.25\.9 is too old.*install Go 1\.26/],
     [
       'no room for the cluster',
       { free: { ...fine.free, stateBytes: gibibyte } },

@@ -19,7 +19,7 @@ export interface Facts {
   packages: string[];
   /** Whether the Go programs are in the cache. */
   built: boolean;
-  /** Go's version (`1.24.0`), where there is one. */
+  /** Go's version (`1.26.0`), where there is one. */
   go: string | undefined;
   free: { stateBytes: number; cacheBytes: number };
   /** The recorded cluster, whatever is left of it. */
@@ -95,10 +95,12 @@ export function problems(facts: Facts): string[] {
   if (!facts.overlay) found.push('The kernel has no overlay file system: load it with `modprobe overlay`.');
   if (!facts.built && facts.go === undefined) {
     found.push(
-      'Go is missing, and Kubernetes has yet to be built from source: install Go 1.24 or later (https://go.dev/dl).',
+      'Go is missing, and Kubernetes has yet to be built from source: install Go 1.26 or later (https://go.dev/dl).',
     );
   } else if (!facts.built && !isRecentGo(facts.go ?? '')) {
-    found.push(`Go ${facts.go} is too old to build Kubernetes 1.34: install Go 1.24 or later (https://go.dev/dl).`);
+    found.push(
+      `Go ${facts.go} is too old to build the cluster's programs: install Go 1.26 or later (https://go.dev/dl).`,
+    );
   }
   if (!facts.recorded && facts.free.stateBytes < stateNeeds)
     found.push(noRoom(stateFolder, facts.free.stateBytes, stateNeeds));
@@ -113,9 +115,10 @@ export function problems(facts: Facts): string[] {
   return found;
 }
 
+/** The volumes' driver and its sidecars ask for the newest. */
 function isRecentGo(version: string): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number);
-  return major > 1 || (major === 1 && minor >= 24);
+  return major > 1 || (major === 1 && minor >= 26);
 }
 
 function noRoom(folder: string, free: number, needed: number): string {
