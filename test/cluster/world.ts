@@ -1,4 +1,4 @@
-/** The example world on the test cluster, as a process: `node test/cluster/world.ts --state DIR [--from 15] [--size 20]`. */
+/** The example world on the test cluster, as a process: `node test/cluster/world.ts --state DIR [--from 15] [--size 20] [--topology sandbox]`. */
 import { readFileSync } from 'node:fs';
 import { connect as connectTcp } from 'node:net';
 import { Duplex, PassThrough } from 'node:stream';
@@ -7,7 +7,7 @@ import { eventually, maybe, openAccess, type Access } from '../../src/sandbox/wo
 import { raiseWorld } from '../../src/sandbox/world/raise.ts';
 import type { Connect } from '../../src/sandbox/world/site.ts';
 import { stand } from '../../src/sandbox/world/stand.ts';
-import { NAMESPACES } from '../../src/sandbox/world/world.ts';
+import { EXAMPLE, namespacesOf } from '../../src/sandbox/world/world.ts';
 import { ClusterProblem } from './layout.ts';
 import { openCluster, type TestCluster } from './open.ts';
 
@@ -21,6 +21,7 @@ await stand('world on the cluster', async (options) => {
   const linode = findLinode(cluster);
   const clear = async () => {
     await clearNamespaces(access);
+    await refuseOthers(access, await namespacesOf(options.topology));
     if (cluster.own) await removeVolumes(access, linode);
   };
   // A run that was killed left its world; its data would be taken for this one's.
@@ -72,18 +73,30 @@ function forwarded(kubeConfig: KubeConfig): Connect {
 }
 
 async function clearNamespaces({ core }: Access): Promise<void> {
-  for (const name of NAMESPACES) await maybe(core.deleteNamespace({ name }));
-  await eventually(`the end of ${NAMESPACES.join(', ')}`, 180, async () => {
-    const { items } = await core.listNamespace();
-    return items.some(({ metadata }) => NAMESPACES.includes(metadata?.name ?? '')) ? undefined : true;
-  });
+  const labelSelector = Object.entries(EXAMPLE)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(',');
+  const listed = async () => (await core.listNamespace({ labelSelector })).items;
+  for (const { metadata } of await listed()) await maybe(core.deleteNamespace({ name: metadata?.name ?? '' }));
+  await eventually('the end of the last world’s namespaces', 180, async () =>
+    (await listed()).length === 0 ? true : undefined,
+  );
+}
+
+/** What the example would be applied over, and later removed with. */
+async function refuseOthers({ core }: Access, names: string[]): Promise<void> {
+  const { items } = await core.listNamespace();
+  const others = items.flatMap(({ metadata }) => metadata?.name ?? '').filter((name) => names.includes(name));
+  if (others.length === 0) return;
+  throw new ClusterProblem(`The cluster has namespaces of these names that no example made: ${others.join(', ')}.`);
 }
 
 /** What the classes retain is a test's litter: through the provisioner where it made it, else at the provider. */
 async function removeVolumes({ core }: Access, linode: { url: string; token: string }): Promise<void> {
   const litter = async () => {
+    const namespaces = new Set((await core.listNamespace()).items.map(({ metadata }) => metadata?.name));
     const { items } = await core.listPersistentVolume();
-    return items.filter(({ spec }) => NAMESPACES.includes(spec?.claimRef?.namespace ?? ''));
+    return items.filter(({ spec }) => spec?.claimRef !== undefined && !namespaces.has(spec.claimRef.namespace));
   };
   for (const { metadata } of await litter()) {
     const name = metadata?.name ?? '';

@@ -87,8 +87,8 @@ export async function countAcknowledged(
   visits: string[],
 ): Promise<Finding & { acknowledged: number; missing: number }> {
   const { access, cluster } = scene;
-  const { namespace, name } = cluster.database.workload;
-  const server = await podOf(access, namespace, name);
+  const { kind, namespace, name } = cluster.database.workload;
+  const server = await podOf(access, namespace, name, kind);
   const writer = await podOf(access, 'bots', 'metricity');
   const told = Number(await runInPod(access.kubeConfig, writer, ['cat', '/var/lib/metricity/acknowledged']));
   const { superuser } = cluster.database;

@@ -32,10 +32,10 @@ export interface Snapshot {
 
 export async function takeSnapshot(scene: Scene): Promise<Snapshot> {
   const { access, cluster } = scene;
-  const { namespace, name } = cluster.database.workload;
+  const { kind, namespace, name } = cluster.database.workload;
   const { superuser } = cluster.database;
-  const pod = await podOf(access, namespace, name);
-  const deployment = await access.apps.readNamespacedDeployment({ namespace, name });
+  const pod = await podOf(access, namespace, name, kind);
+  const { spec } = await access.core.readNamespacedPod({ namespace, name: pod.name });
   const ask = (database: string, sql: string) => psql(access, pod, superuser, database, sql, 600_000);
 
   const databases = lines(
@@ -53,7 +53,7 @@ export async function takeSnapshot(scene: Scene): Promise<Snapshot> {
   }
   return {
     version: lines(await ask('postgres', 'SHOW server_version;'))[0] ?? '?',
-    image: deployment.spec?.template.spec?.containers.find((one) => one.name === pod.container)?.image ?? '?',
+    image: spec?.containers.find((one) => one.name === pod.container)?.image ?? '?',
     volume: await volumeOf(access, namespace, cluster.database.claim.name),
     databases: databases.length,
     rows,

@@ -13,7 +13,7 @@ import {
 } from '@kubernetes/client-node';
 import type { KubeConfig, KubernetesObject, V1Pod } from '@kubernetes/client-node';
 import { runInPod } from '../../activities/kubernetes/exec.ts';
-import type { PodRef } from '../../domain/facts.ts';
+import type { PodRef, WorkloadKind } from '../../domain/facts.ts';
 
 export interface Access {
   kubeConfig: KubeConfig;
@@ -68,9 +68,20 @@ export async function eventually<T>(what: string, seconds: number, look: () => P
   }
 }
 
-/** Pods of a Deployment that take traffic. */
-export async function readyPods(access: Access, namespace: string, deployment: string): Promise<V1Pod[]> {
-  const { spec } = await access.apps.readNamespacedDeployment({ namespace, name: deployment });
+function readWorkload({ apps }: Access, namespace: string, name: string, kind: WorkloadKind) {
+  return kind === 'Deployment'
+    ? apps.readNamespacedDeployment({ namespace, name })
+    : apps.readNamespacedStatefulSet({ namespace, name });
+}
+
+/** Pods of a workload that take traffic. */
+export async function readyPods(
+  access: Access,
+  namespace: string,
+  name: string,
+  kind: WorkloadKind = 'Deployment',
+): Promise<V1Pod[]> {
+  const { spec } = await readWorkload(access, namespace, name, kind);
   const labels = Object.entries(spec?.selector.matchLabels ?? {}).map(([key, value]) => `${key}=${value}`);
   const pods = await access.core.listNamespacedPod({ namespace, labelSelector: labels.join(',') });
   return pods.items.filter(
@@ -80,17 +91,27 @@ export async function readyPods(access: Access, namespace: string, deployment: s
   );
 }
 
-export async function waitForDeployment(access: Access, namespace: string, name: string): Promise<void> {
-  await eventually(`Deployment ${namespace}/${name} with all its replicas ready`, 60, async () => {
-    const { spec, status } = await access.apps.readNamespacedDeployment({ namespace, name });
+export async function waitForWorkload(
+  access: Access,
+  namespace: string,
+  name: string,
+  kind: WorkloadKind = 'Deployment',
+): Promise<void> {
+  await eventually(`${kind} ${namespace}/${name} with all its replicas ready`, 60, async () => {
+    const { spec, status } = await readWorkload(access, namespace, name, kind);
     return (status?.readyReplicas ?? 0) === (spec?.replicas ?? 1) ? true : undefined;
   });
 }
 
-/** The one running pod of a Deployment, for commands in it. */
-export async function podOf(access: Access, namespace: string, deployment: string): Promise<PodRef> {
-  const pod = await eventually(`a ready pod of ${namespace}/${deployment}`, 60, async () => {
-    return (await readyPods(access, namespace, deployment))[0];
+/** The one running pod of a workload, for commands in it. */
+export async function podOf(
+  access: Access,
+  namespace: string,
+  workload: string,
+  kind: WorkloadKind = 'Deployment',
+): Promise<PodRef> {
+  const pod = await eventually(`a ready pod of ${namespace}/${workload}`, 60, async () => {
+    return (await readyPods(access, namespace, workload, kind))[0];
   });
   const { name = '', uid = '' } = pod.metadata ?? {};
   return { namespace, name, uid, container: pod.spec?.containers[0]?.name ?? '' };

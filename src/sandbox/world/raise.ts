@@ -53,7 +53,7 @@ export async function raiseWorld(ground: Ground): Promise<{ address: WorldAddres
   try {
     await buildWorld(access, ground);
     const { apiUrl, token, siteUrl } = cloudflare;
-    const upgradeSpec = await writeSpec(join(stateDir, 'upgrade'), { from: ground.from, siteUrl });
+    const upgradeSpec = await writeSpec(join(stateDir, 'upgrade'), { ...ground, siteUrl });
     const address = {
       kubeconfig,
       linode,

@@ -4,7 +4,6 @@
 SET client_min_messages = warning;
 
 -- Roles -------------------------------------------------------------------------------------------------------------
-SET password_encryption = 'scram-sha-256';
 CREATE ROLE site_owner NOLOGIN;
 CREATE ROLE readers NOLOGIN;
 CREATE ROLE site LOGIN PASSWORD :'site_password' CONNECTION LIMIT 50;

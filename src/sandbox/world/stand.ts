@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { resolve } from 'node:path';
 import type { WorldAddress } from './raise.ts';
-import { SOURCE_MAJORS, type WorldOptions } from './world.ts';
+import { isTopology, SOURCE_MAJORS, type WorldOptions } from './world.ts';
 
 export interface StandOptions extends WorldOptions {
   stateDir: string;
@@ -9,7 +9,7 @@ export interface StandOptions extends WorldOptions {
 }
 
 /**
- * A world as a process, `--state DIR [--from 16] [--size 20]`: prints its address as one line of JSON when all of it runs, and
+ * A world as a process, `--state DIR [--from 16] [--size 20] [--topology sandbox]`: prints its address as one line of JSON when all of it runs, and
  * ends with nothing left on SIGTERM, SIGINT, and when the process that started it is gone.
  */
 export async function stand(
@@ -19,7 +19,9 @@ export async function stand(
   try {
     const options = readOptions();
     if (options === undefined) {
-      process.stderr.write(`usage: ${what}: --state DIR [--from ${SOURCE_MAJORS.join('|')}] [--size MB]\n`);
+      process.stderr.write(
+        `usage: ${what}: --state DIR [--from ${SOURCE_MAJORS.join('|')}] [--size MB] [--topology NAME]\n`,
+      );
       process.exit(2);
     }
     const ended = theEnd();
@@ -48,12 +50,20 @@ function readOptions(): StandOptions | undefined {
       state: { type: 'string' },
       from: { type: 'string', default: '16' },
       size: { type: 'string', default: '20' },
+      topology: { type: 'string', default: 'sandbox' },
     },
   });
   const from = SOURCE_MAJORS.find((major) => String(major) === values.from);
   const sizeMb = Number(values.size);
-  if (values.state === undefined || from === undefined || !(sizeMb >= 0)) return undefined;
-  return { stateDir: resolve(values.state), from, sizeMb, log: (line) => void process.stderr.write(`${line}\n`) };
+  const { topology } = values;
+  if (values.state === undefined || from === undefined || !(sizeMb >= 0) || !isTopology(topology)) return undefined;
+  return {
+    stateDir: resolve(values.state),
+    from,
+    sizeMb,
+    topology,
+    log: (line) => void process.stderr.write(`${line}\n`),
+  };
 }
 
 function theEnd(): Promise<void> {

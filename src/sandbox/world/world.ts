@@ -1,27 +1,23 @@
-/** The example world: the manifests of examples/sandbox with what cannot lie in a file, passwords and bulk data. */
+/** An example world: the manifests of a folder of examples with what cannot lie in a file, passwords and bulk data. */
 import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { KubernetesObject } from '@kubernetes/client-node';
-import { parseAllDocuments, parseDocument } from 'yaml';
-import { apply, eventually, podOf, psql, waitForDeployment, type Access } from './access.ts';
+import type { KubernetesObject, V1CronJob, V1Deployment, V1PodTemplateSpec } from '@kubernetes/client-node';
+import { parse, parseAllDocuments, parseDocument } from 'yaml';
+import type { PodRef, WorkloadKind } from '../../domain/facts.ts';
+import { apply, eventually, podOf, psql, waitForWorkload, type Access } from './access.ts';
 
 const SUPERUSER = 'shop';
 export const ZONE_NAME = 'shop.test';
 export const SITE_HOST = 'www.shop.test';
 
-const EXAMPLES = join(import.meta.dirname, '..', '..', '..', 'examples', 'sandbox');
-const SERVICES = ['site', 'metricity', 'pinnwand', 'grafana', 'blackbox'] as const;
-/** All that the example's objects lie in, but for its volumes. */
-export const NAMESPACES = ['databases', 'web', 'bots', 'monitoring'];
-const NAMESPACE_OF: Record<(typeof SERVICES)[number], string> = {
-  site: 'web',
-  pinnwand: 'web',
-  metricity: 'bots',
-  grafana: 'monitoring',
-  blackbox: 'databases',
-};
-const DATABASE_OF: Record<(typeof SERVICES)[number], string> = {
+const EXAMPLES = join(import.meta.dirname, '..', '..', '..', 'examples');
+/** Label of every namespace that the examples make, and nobody else. */
+export const EXAMPLE = { 'pgleap.dev/example': 'shop' };
+
+/** Logins that the data has, with the database that each uses. */
+const DATABASE_OF: Record<string, string> = {
   site: 'site',
   pinnwand: 'pinnwand',
   metricity: 'metricity',
@@ -39,12 +35,22 @@ export type SourceMajor = (typeof SOURCE_MAJORS)[number];
 
 export interface WorldOptions {
   from: SourceMajor;
+  /** A folder of examples; what it lacks is as in `sandbox`. */
+  topology: string;
   /** Bulk data in MB, beside the few MB that there always are. */
   sizeMb: number;
 }
 
-async function manifests(name: string): Promise<string> {
-  return readFile(join(EXAMPLES, name), 'utf8');
+function hasOwn(topology: string, name: string): boolean {
+  return existsSync(join(EXAMPLES, topology, name));
+}
+
+async function manifests(topology: string, name: string): Promise<string> {
+  return readFile(join(EXAMPLES, hasOwn(topology, name) ? topology : 'sandbox', name), 'utf8');
+}
+
+export function isTopology(name: string): boolean {
+  return /^[a-z-]+$/.test(name) && hasOwn(name, 'upgrade.yaml');
 }
 
 function objectsOf(text: string): KubernetesObject[] {
@@ -53,25 +59,56 @@ function objectsOf(text: string): KubernetesObject[] {
     .filter((object) => object !== null);
 }
 
-/** The database with its data, then all that uses it; resolves when every service is ready. */
-export async function buildWorld(access: Access, options: WorldOptions): Promise<void> {
-  const passwords = Object.fromEntries(
-    [...SERVICES, 'superuser', 'admin', 'legacy'].map((name) => [name, randomBytes(18).toString('hex')]),
-  );
-  await apply(access, objectsOf(await manifests('namespaces.yaml')));
-  await apply(access, secrets(passwords));
-  await apply(access, objectsOf(await manifests('volume.yaml')));
-  await apply(access, objectsOf(await postgresManifest(options.from)));
-  await seed(access, passwords, options.sizeMb);
-  await apply(access, objectsOf(await manifests('services.yaml')));
-  await apply(access, objectsOf(await manifests('backup.yaml')));
-  for (const service of SERVICES) {
-    if (service !== 'blackbox') await waitForDeployment(access, NAMESPACE_OF[service], service);
+/** The database that the topology's spec names, with the manifests beside that spec, in their order. */
+async function readDatabase({ topology, from }: { topology: string; from: SourceMajor }) {
+  const text = await manifests(topology, 'upgrade.yaml');
+  const spec: { database: { namespace: string; kind?: WorkloadKind; manifests: string[] } } = parse(text);
+  const { namespace, kind = 'Deployment' } = spec.database;
+  const files: { name: string; text: string }[] = [];
+  for (const name of spec.database.manifests) {
+    const file = await manifests(topology, name);
+    files.push({ name, text: file.replace('image: postgres:16', `image: postgres:${from}`) });
   }
+  return { namespace, kind, files };
 }
 
-async function postgresManifest(from: SourceMajor): Promise<string> {
-  return (await manifests('postgres.yaml')).replace('image: postgres:16', `image: postgres:${from}`);
+/** The namespaces of a topology. */
+export async function namespacesOf(topology: string): Promise<string[]> {
+  const objects = objectsOf(await manifests(topology, 'namespaces.yaml'));
+  return objects.map(({ metadata }) => metadata?.name ?? '');
+}
+
+/** The database with its data, then all that uses it; resolves when every service is ready. */
+export async function buildWorld(access: Access, options: WorldOptions): Promise<void> {
+  const { topology } = options;
+  const passwords = Object.fromEntries(
+    [...Object.keys(DATABASE_OF), 'superuser', 'admin', 'legacy'].map((name) => [
+      name,
+      randomBytes(18).toString('hex'),
+    ]),
+  );
+  const { namespace, kind, files } = await readDatabase(options);
+  const services = objectsOf(await manifests(topology, 'services.yaml'));
+  if (hasOwn(topology, 'more-services.yaml')) {
+    services.push(...objectsOf(await manifests(topology, 'more-services.yaml')));
+  }
+  const backup = objectsOf(await manifests(topology, 'backup.yaml'));
+  await apply(access, objectsOf(await manifests(topology, 'namespaces.yaml')));
+  await apply(access, [
+    secret(namespace, 'postgres-env', {
+      POSTGRES_USER: SUPERUSER,
+      POSTGRES_PASSWORD: passwords['superuser'] ?? '',
+    }),
+    ...secretsOf([...services, ...backup], `postgres.${namespace}.svc.cluster.local:5432`, passwords),
+  ]);
+  for (const { text } of files) await apply(access, objectsOf(text));
+  await seed(access, await podOf(access, namespace, 'postgres', kind), passwords, options.sizeMb);
+  await apply(access, services);
+  await apply(access, backup);
+  for (const { kind: is, metadata } of services) {
+    if (is !== 'Deployment' && is !== 'StatefulSet') continue;
+    await waitForWorkload(access, metadata?.namespace ?? '', metadata?.name ?? '', is);
+  }
 }
 
 function secret(
@@ -82,23 +119,30 @@ function secret(
   return { apiVersion: 'v1', kind: 'Secret', metadata: { namespace, name }, stringData };
 }
 
-function secrets(passwords: Record<string, string>): KubernetesObject[] {
-  const host = 'postgres.databases.svc.cluster.local:5432';
-  return [
-    secret('databases', 'postgres-env', {
-      POSTGRES_USER: SUPERUSER,
-      POSTGRES_PASSWORD: passwords['superuser'] ?? '',
-    }),
-    ...SERVICES.map((service) =>
-      secret(NAMESPACE_OF[service], `${service}-database`, {
-        DATABASE_URL: `postgres://${service}:${passwords[service]}@${host}/${DATABASE_OF[service]}`,
-      }),
-    ),
-  ];
+/** Each Secret `<login>-database` that a workload takes its environment from. */
+function secretsOf(objects: KubernetesObject[], host: string, passwords: Record<string, string>): KubernetesObject[] {
+  const secrets = new Map<string, KubernetesObject>();
+  for (const object of objects) {
+    const namespace = object.metadata?.namespace ?? '';
+    for (const name of secretsIn(object)) {
+      const login = name.replace(/-database$/, '');
+      const url = `postgres://${login}:${passwords[login]}@${host}/${DATABASE_OF[login]}`;
+      secrets.set(`${namespace}/${name}`, secret(namespace, name, { DATABASE_URL: url }));
+    }
+  }
+  return [...secrets.values()];
 }
 
-async function seed(access: Access, passwords: Record<string, string>, sizeMb: number): Promise<void> {
-  const pod = await podOf(access, 'databases', 'postgres');
+function secretsIn(object: KubernetesObject): string[] {
+  const { spec } = object as V1Deployment | V1CronJob;
+  if (spec === undefined) return [];
+  const template: V1PodTemplateSpec | undefined =
+    'jobTemplate' in spec ? spec.jobTemplate.spec?.template : 'template' in spec ? spec.template : undefined;
+  const sources = template?.spec?.containers.flatMap(({ envFrom }) => envFrom ?? []) ?? [];
+  return sources.flatMap(({ secretRef }) => secretRef?.name ?? []);
+}
+
+async function seed(access: Access, pod: PodRef, passwords: Record<string, string>, sizeMb: number): Promise<void> {
   await eventually('PostgreSQL, initialised', 60, async () => {
     // While the image initialises, only the socket answers; that server is not the one to fill.
     const answer = await psql(access, pod, SUPERUSER, 'postgres', 'SHOW listen_addresses;\n');
@@ -117,14 +161,16 @@ async function seed(access: Access, passwords: Record<string, string>, sizeMb: n
 
 /**
  * Writes the example's spec and the manifests that it names to `folder`, as an operator would have them, with this
- * sandbox's versions and address.
+ * world's versions and address.
  * @returns path of the spec
  */
-export async function writeSpec(folder: string, options: { from: SourceMajor; siteUrl: string }): Promise<string> {
+export async function writeSpec(
+  folder: string,
+  options: { topology: string; from: SourceMajor; siteUrl: string },
+): Promise<string> {
   await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, 'volume.yaml'), await manifests('volume.yaml'));
-  await writeFile(join(folder, 'postgres.yaml'), await postgresManifest(options.from));
-  const spec = parseDocument(await manifests('upgrade.yaml'));
+  for (const { name, text } of (await readDatabase(options)).files) await writeFile(join(folder, name), text);
+  const spec = parseDocument(await manifests(options.topology, 'upgrade.yaml'));
   spec.setIn(['maintenance', 'probes', 0, 'url'], `${options.siteUrl}/`);
   // Nobody waits for a week in front of a sandbox.
   spec.set('retention', '1s');
