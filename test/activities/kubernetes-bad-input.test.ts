@@ -8,18 +8,18 @@ import { createKubernetesActivities, type KubernetesActivities } from '../../src
 import { probeChecks, refusedLogin } from '../../src/activities/kubernetes/probes.ts';
 import type { ClusterFacts, SourceFacts, World } from '../../src/domain/facts.ts';
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
-import { startSandbox } from '../../src/sandbox/sandbox.ts';
 import { failureOf, run } from './environment.ts';
+import { raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
 let folder: string;
-let sandbox: Awaited<ReturnType<typeof startSandbox>>;
+let sandbox: Awaited<ReturnType<typeof raiseTestWorld>>;
 let core: CoreV1Api;
 let activities: KubernetesActivities;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-bad-'));
-  sandbox = await startSandbox({ stateDir: folder, from: 16, sizeMb: 1 });
+  sandbox = await raiseTestWorld({ stateDir: folder, from: 16, sizeMb: 1 });
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(sandbox.address.kubeconfig);
   core = kubeConfig.makeApiClient(CoreV1Api);

@@ -24,7 +24,8 @@ import type {
 } from '../../src/domain/facts.ts';
 import type { OldWorld } from '../../src/domain/old-world.ts';
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
-import { startSandbox } from '../../src/sandbox/sandbox.ts';
+import { EXAMPLE } from '../../src/sandbox/world/world.ts';
+import { raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
 const workflowId = 'pgleap/databases/postgres';
@@ -46,7 +47,7 @@ const source: SourceFacts = {
 };
 
 let folder: string;
-let sandbox: Awaited<ReturnType<typeof startSandbox>>;
+let sandbox: Awaited<ReturnType<typeof raiseTestWorld>>;
 let kubeConfig: KubeConfig;
 let kube: Kube;
 let activities: KubernetesActivities;
@@ -63,7 +64,7 @@ const atRest: AtRest = { services: [], reconcilers: [] };
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-kubernetes-'));
-  sandbox = await startSandbox({ stateDir: folder, from: 16, sizeMb: 1 });
+  sandbox = await raiseTestWorld({ stateDir: folder, from: 16, sizeMb: 1 });
   kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(sandbox.address.kubeconfig);
   kube = createKube(kubeConfig);
@@ -412,7 +413,7 @@ describe('an upgrade that is rolled back', () => {
 
   test('ends a job without the server taking it for a crashed backend', async () => {
     const at = { namespace, name: `pgleap-${world.upgradeId}-candidate` };
-    const pod = { ...at, uid: '', container: 'postgres' };
+    const pod = { ...at, uid: (await kube.get('Pod', at)).metadata?.uid ?? '', container: 'postgres' };
     await startJob(kubeConfig, pod, { name: 'doomed', script: 'sh -c "sleep 60; true" | (sleep 61; true)' });
     await expect.poll(async () => (await pollJob(kubeConfig, pod, 'doomed')).state).toBe('running');
     await killJob(kubeConfig, pod, 'doomed');
@@ -596,7 +597,7 @@ describe('a StatefulSet', () => {
 
   test('is halted, replaced, deployed, and put back as a Deployment is', async () => {
     const labels = { app: 'pg' };
-    await kube.create('Namespace', { metadata: { name: home } });
+    await kube.create('Namespace', { metadata: { name: home, labels: EXAMPLE } });
     await kube.create('Secret', {
       metadata: { namespace: home, name: 'pg' },
       stringData: { POSTGRES_PASSWORD: 'kept-in-the-cluster' },
@@ -700,11 +701,13 @@ describe('a StatefulSet', () => {
     await twice('restartSource', { world: mine, database });
     await act('restoreReclaimPolicy', { world: mine, volume: database.volume });
     expect((await kube.get('StatefulSet', database.workload)).spec).toEqual(before);
-    expect(await sqlText(kubeConfig, old, `SELECT datname FROM pg_database WHERE datname = 'precious'`)).toBe(
-      'precious\n',
-    );
     const { facts: after } = await act('inspectCluster', { spec });
     expect(after?.database.volume).toEqual(database.volume);
     expect(after?.database.claim).toEqual({ ...database.claim, uid: after?.database.claim.uid });
+    // The same name, another pod.
+    const again: ServerRef = { ...old, pod: after?.database.pod ?? old.pod };
+    expect(await sqlText(kubeConfig, again, `SELECT datname FROM pg_database WHERE datname = 'precious'`)).toBe(
+      'precious\n',
+    );
   }, 120_000);
 });

@@ -13,9 +13,9 @@ import { readSpecFile } from '../../src/client/spec-file.ts';
 import type { BlockVolumeFact, ClusterFacts, NewClaimFact, SourceFacts, World } from '../../src/domain/facts.ts';
 import { differencesText, type OldWorld } from '../../src/domain/old-world.ts';
 import { specSchema } from '../../src/domain/spec.ts';
-import { startSandbox } from '../../src/sandbox/sandbox.ts';
 import { compare, type Way } from '../../src/workflows/go-back.ts';
 import { run } from './environment.ts';
+import { raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
 const atRest = { services: [], reconcilers: [] };
@@ -29,7 +29,7 @@ const spec = specSchema.parse({
 });
 
 let folder: string;
-let sandbox: Awaited<ReturnType<typeof startSandbox>>;
+let sandbox: Awaited<ReturnType<typeof raiseTestWorld>>;
 let kube: Kube;
 let activities: SharedActivities;
 let count = 0;
@@ -42,7 +42,7 @@ let made: NewClaimFact;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-old-volume-'));
-  sandbox = await startSandbox({ stateDir: folder, from: 16, sizeMb: 1 });
+  sandbox = await raiseTestWorld({ stateDir: folder, from: 16, sizeMb: 1 });
   const { kubeconfig, linode, cloudflare } = sandbox.address;
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(kubeconfig);

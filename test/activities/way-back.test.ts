@@ -11,8 +11,8 @@ import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { createPostgresActivities } from '../../src/activities/postgres/index.ts';
 import type { DatabaseFact, ServerRef, World } from '../../src/domain/facts.ts';
 import { specSchema } from '../../src/domain/spec.ts';
-import { startSandbox } from '../../src/sandbox/sandbox.ts';
 import { run } from './environment.ts';
+import { raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
 /** What else a way back is given. */
@@ -23,7 +23,7 @@ const spare = {
 const atRest = { services: [], reconcilers: [] };
 
 let folder: string;
-let sandbox: Awaited<ReturnType<typeof startSandbox>>;
+let sandbox: Awaited<ReturnType<typeof raiseTestWorld>>;
 let kube: Kube;
 let activities: KubernetesActivities;
 let postgres: ReturnType<typeof createPostgresActivities>;
@@ -32,7 +32,7 @@ let world: World;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-rebind-'));
-  sandbox = await startSandbox({ stateDir: folder, from: 16, sizeMb: 1 });
+  sandbox = await raiseTestWorld({ stateDir: folder, from: 16, sizeMb: 1 });
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(sandbox.address.kubeconfig);
   kube = createKube(kubeConfig);

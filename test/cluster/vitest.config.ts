@@ -2,7 +2,13 @@ import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
-    include: ['test/cluster/**/*.test.ts'],
+    include: [
+      'test/cluster/**/*.test.ts',
+      // What runs in the sandbox, too. The others are long, or about the sandbox's own processes.
+      'test/e2e/{demo,kills,rights}.test.ts',
+      'test/activities/{kubernetes,way-back}.test.ts',
+    ],
+    env: { PGLEAP_WORLD: 'cluster' },
     globalSetup: 'test/cluster/setup.ts',
     pool: 'forks',
     // They share one cluster, and some of them restart parts of it.

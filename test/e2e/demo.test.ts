@@ -4,16 +4,19 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { phases } from '../../src/domain/phases.ts';
+import { onCluster } from '../support/world.ts';
 
 const run = promisify(execFile);
 const demo = join(import.meta.dirname, '..', '..', 'src', 'sandbox', 'demo.ts');
 
-test('the demo goes from 16 to 18, proves it and leaves nothing behind', { timeout: 900_000 }, async () => {
-  const { stdout, stderr } = await run(process.execPath, [demo, '--yes', '--json', '--size', '1']);
+const [from, where] = onCluster ? [15, ['--cluster']] : [16, []];
+
+test(`the demo goes from ${from} to 18, proves it and leaves nothing behind`, { timeout: 900_000 }, async () => {
+  const { stdout, stderr } = await run(process.execPath, [demo, '--yes', '--json', '--size', '1', ...where]);
   const result: Record<string, unknown> = JSON.parse(stdout.trim().split('\n').at(-1) ?? '');
   expect(result).toMatchObject({
     ok: true,
-    from: expect.stringMatching(/^16\./),
+    from: expect.stringMatching(new RegExp(`^${from}\\.`)),
     to: expect.stringMatching(/^18\./),
     strategy: 'runbook',
     workflowId: 'pgleap/databases/postgres',

@@ -1,15 +1,16 @@
 import { expect, test } from 'vitest';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
+import { between } from '../support/world.ts';
 import { answer, duringActivity, kill, raiseStage, reachGate, start } from './stage.ts';
 import { expectUpgraded, sceneOf } from './world.ts';
 
-test('16 to 18 with the worker killed during dump, copy and restore', { timeout: 900_000 }, async () => {
-  const on = await raiseStage(16, 60);
+test(`${between} to 18 with the worker killed during dump, copy and restore`, { timeout: 900_000 }, async () => {
+  const on = await raiseStage(between, 60);
   let worker = await on.startWorker();
   const workflowId = await start(on);
   const scene = sceneOf(on, (await reachGate(on, workflowId, 'begin')).plan);
   const before = await takeSnapshot(scene);
-  expect(before.version).toMatch(/^16\./);
+  expect(before.version).toMatch(new RegExp(`^${between}\\.`));
   await answer(on, workflowId, 'begin');
   for (const activity of ['dump', 'copyOut']) {
     await duringActivity(on, workflowId, activity);

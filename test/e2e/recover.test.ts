@@ -6,6 +6,7 @@ import { planUpgrade } from '../../src/client/upgrades.ts';
 import { phaseRow } from '../../src/domain/state.ts';
 import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
+import { between } from '../support/world.ts';
 import { answer, duringActivity, follow, raiseStage, reachGate, recover, start, type Stage } from './stage.ts';
 import { oldWorld, sceneOf } from './world.ts';
 
@@ -15,7 +16,7 @@ test(
   'terminated at one point after the other before the commit point: the old world by its journal',
   { timeout: 900_000 },
   async () => {
-    const on = await raiseStage(16, 20);
+    const on = await raiseStage(between, 20);
     await on.startWorker();
     const { input } = await readSpecFile(on.sandbox.upgradeSpec);
     const scene = sceneOf(on, await planUpgrade(on.session, input));

@@ -2,9 +2,10 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CoreV1Api, KubernetesObjectApi } from '@kubernetes/client-node';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { readSpecFile } from '../../src/client/spec-file.ts';
 import { planUpgrade, upgradeResult } from '../../src/client/upgrades.ts';
+import { maybe } from '../../src/sandbox/world/access.ts';
 import { rolesFor } from '../support/deploy.ts';
 import { asServiceAccount } from '../support/service-account.ts';
 import { answer, raiseStage, start } from './stage.ts';
@@ -16,7 +17,12 @@ test('15 to 18, rolled back and then upgraded, under the roles of deploy/', { ti
   const admin = on.access.kubeConfig;
   const api = KubernetesObjectApi.makeApiClient(admin);
   const namespaces = [...new Set(spec.services.map(({ namespace }) => namespace))];
-  for (const object of await rolesFor(spec.database.namespace, namespaces)) await api.create(object);
+  for (const object of await rolesFor(spec.database.namespace, namespaces)) {
+    await api.create(object);
+    // The rest goes with its namespace.
+    if (/^(ClusterRole|Namespace)/.test(object.kind))
+      onTestFinished(async () => void (await maybe(api.delete(object))));
+  }
   const user = await asServiceAccount(admin, 'pgleap', 'pgleap');
   const kubeconfig = join(on.artifacts, '..', 'kubeconfig');
   await writeFile(kubeconfig, user.exportConfig(), { mode: 0o600 });

@@ -1,10 +1,9 @@
-/** What the end-to-end tests run on: each its own Temporal server and sandbox, workers that can be killed, and answers to gates. */
-import { fork, spawn, type ChildProcess } from 'node:child_process';
+/** What the end-to-end tests run on: each its own Temporal server and world, workers that can be killed, and answers to gates. */
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KubeConfig } from '@kubernetes/client-node';
 import { onTestFinished } from 'vitest';
@@ -18,6 +17,8 @@ import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
 import type { WorldAddress } from '../../src/sandbox/world/raise.ts';
 import { startVisitor, type Visitor } from '../../src/sandbox/demo/visitor.ts';
 import { openAccess, type Access } from '../../src/sandbox/world/access.ts';
+import type { SourceMajor } from '../../src/sandbox/world/world.ts';
+import { end, raiseTestWorld } from '../support/world.ts';
 
 const root = join(import.meta.dirname, '..', '..');
 
@@ -37,24 +38,22 @@ export interface Stage {
 }
 
 /** Ready to start an upgrade when it resolves; taken down when the running test has finished. */
-export async function raiseStage(from: 15 | 16, sizeMb: number): Promise<Stage> {
+export async function raiseStage(from: SourceMajor, sizeMb: number, topology = 'sandbox'): Promise<Stage> {
   const closers: (() => Promise<unknown>)[] = [];
   let session: Session | undefined;
   onTestFinished(async ({ task }) => {
     if (task.result?.state === 'fail' && session) console.error(await whereItStood(session));
     for (const one of closers.splice(0).reverse()) await one();
-  }, 60_000);
+  }, 240_000);
   const folder = await mkdtemp(join(tmpdir(), 'pgleap-e2e-'));
   closers.push(() => rm(folder, { recursive: true, force: true }));
-  const temporal = await startTemporal({ ui: false });
+  const world = await raiseTestWorld({ stateDir: join(folder, 'world'), from, sizeMb, topology });
+  closers.push(() => world.close());
+  const sandbox = world.address;
+  // Where the world's pods reach this machine.
+  const ip = new URL(sandbox.cloudflare.url).hostname;
+  const temporal = await startTemporal({ ui: false, ip });
   closers.push(() => temporal.close());
-  const sandboxProcess = fork(
-    join(root, 'src', 'sandbox', 'main.ts'),
-    ['--state', join(folder, 'sandbox'), '--from', String(from), '--size', String(sizeMb)],
-    { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] },
-  );
-  closers.push(() => end(sandboxProcess));
-  const sandbox = await firstLine(sandboxProcess);
   const artifacts = join(folder, 'artifacts');
   const env = {
     ...process.env,
@@ -103,7 +102,7 @@ export async function raiseStage(from: 15 | 16, sizeMb: number): Promise<Stage> 
         if (worker.exitCode !== null || Date.now() > deadline) throw new Error(`no worker: ${log.slice(-2000)}`);
         await sleep(100);
       }
-      while ((await countWorkers(connected)) === 0) await sleep(100);
+      while ((await countWorkers(connected).catch(() => 0)) === 0 && Date.now() < deadline) await sleep(100);
       return worker;
     },
   };
@@ -119,24 +118,6 @@ async function whereItStood(session: Session): Promise<string> {
   } catch (error) {
     return String(error);
   }
-}
-
-async function firstLine(child: ChildProcess): Promise<WorldAddress> {
-  if (child.stdout === null) throw new Error('no output');
-  let log = '';
-  child.stderr?.on('data', (chunk: Buffer) => (log += chunk.toString()));
-  for await (const line of createInterface({ input: child.stdout })) {
-    const address: WorldAddress = JSON.parse(line);
-    return address;
-  }
-  throw new Error(`the sandbox did not start: ${log.slice(-2000)}`);
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const exit = once(child, 'exit');
-  child.kill('SIGTERM');
-  await exit;
 }
 
 export async function start(stage: Stage): Promise<string> {
