@@ -57,6 +57,9 @@ test('holds production dependencies with a Node of their own, and neither sandbo
   expect(await readdir(inImage('/pgleap/src'))).not.toContain('sandbox');
   await access(inImage('/pgleap/node_modules/.bin/node'));
   expect(image.base).toBe('debian:bookworm-slim');
+  // In a pod there is no folder that it could be unpacked to, and no upgrade's workflow without it.
+  expect(image.config.Env).toContain('SWC_NATIVE_BINDING_CACHE=/swc');
+  expect((await readdir(inImage('/swc'), { recursive: true })).join()).toMatch(/\w+\.node/);
 });
 
 test('its command runs as its user, who owns nothing but the artifacts', async () => {

@@ -66,6 +66,7 @@ export async function buildImage(folder: string): Promise<{ root: string; base: 
         } else if (rest.startsWith('npm ci ')) {
           await run('npm', [...words.slice(1), '--prefer-offline', '--loglevel=error'], { cwd: at('.') });
         } else if (words[0] === 'mkdir' && words.length === 2) await mkdir(at(words[1] ?? ''));
+        else if (rest === `node_modules/.bin/node -e "require('@swc/core')"`) await unpackCompiler(here, config);
         else throw new Error(`Dockerfile: RUN ${rest} is not known here`);
         break;
       case 'USER':
@@ -89,6 +90,15 @@ export async function buildImage(folder: string): Promise<{ root: string; base: 
   }
   for (const stage of stages.values()) await rm(stage, { recursive: true });
   return { root: here, base, config };
+}
+
+/** As the image's user, after whom the folder in the cache is named. */
+async function unpackCompiler(image: string, { User, WorkingDir }: ImageConfig): Promise<void> {
+  const [uid = '', gid = ''] = User.split(':');
+  const own = process.getuid?.() === 0 ? ['setpriv', '--reuid', uid, '--regid', gid, '--clear-groups'] : [];
+  const [program = '', ...rest] = [...own, 'node_modules/.bin/node', '-e', "require('@swc/core')"];
+  const env = { PATH: process.env['PATH'], SWC_NATIVE_BINDING_CACHE: path.join(image, 'swc') };
+  await run(program, rest, { cwd: path.join(image, WorkingDir), env });
 }
 
 /** Whether a file of the project is in the build's context, by .dockerignore as it is written here: no patterns in names. */
