@@ -63,10 +63,10 @@ export async function copyOut(
     await guarded(file, async () => {
       const chunks = chunksOf(bytes);
       const there = await remoteHashes(transfer, Math.floor(present / chunkBytes), present);
-      await eachChunk(chunks, async (chunk) => {
+      await eachChunk(chunks, async (chunk, data) => {
         const hash = there.get(chunk.offset);
-        if (hash !== undefined && hash === (await hashOfFile(handle, chunk))) counter.add(chunk.length);
-        else await fetchChunk(transfer, chunk, handle, counter.add);
+        if (hash !== undefined && hash === (await hashOfFile(handle, chunk, data))) counter.add(chunk.length);
+        else await fetchChunk(transfer, chunk, data, handle, counter.add);
       });
       await handle.sync();
     });
@@ -115,8 +115,8 @@ export async function copyIn(
     // The whole is hashed while it is sent: what is proven to have arrived is then proven to be the recorded dump.
     const [whole] = await Promise.all([
       sha512OfFile(file),
-      eachChunk(chunks, async (chunk) => {
-        const data = await readChunk(handle, chunk);
+      eachChunk(chunks, async (chunk, data) => {
+        await readChunk(handle, chunk, data);
         const hash = createHash('sha256').update(data).digest('hex');
         if (there.get(chunk.offset) !== hash) await sendChunk(transfer, chunk, data, hash);
         counter.add(chunk.length);
@@ -142,13 +142,15 @@ function chunksOf(bytes: number): Chunk[] {
 }
 
 /** Some chunks at a time. After a failure nothing new is begun, and what runs has ended when this throws. */
-async function eachChunk(chunks: Chunk[], work: (chunk: Chunk) => Promise<void>): Promise<void> {
+async function eachChunk(chunks: Chunk[], work: (chunk: Chunk, data: Buffer) => Promise<void>): Promise<void> {
   const queue = [...chunks];
   let failure: unknown;
   async function lane(): Promise<void> {
+    // One for all of a lane's chunks: buffers of one chunk each pile up until the next garbage collection.
+    const room = Buffer.alloc(chunkBytes);
     for (let chunk = queue.shift(); chunk !== undefined && failure === undefined; chunk = queue.shift()) {
       try {
-        await work(chunk);
+        await work(chunk, room.subarray(0, chunk.length));
       } catch (error) {
         failure ??= error;
       }
@@ -166,10 +168,10 @@ dd if="$1" bs=${block} skip="$2" count="$3" 2>/dev/null | sha256sum`;
 async function fetchChunk(
   transfer: Transfer,
   chunk: Chunk,
+  data: Buffer,
   handle: FileHandle,
   add: (bytes: number) => void,
 ): Promise<void> {
-  const data = Buffer.alloc(chunk.length);
   let got = 0;
   const forget = (bytes: number) => {
     add(-bytes);
@@ -345,21 +347,18 @@ async function retried<T>(work: () => Promise<T>, done = () => 0): Promise<T> {
   }
 }
 
-async function hashOfFile(handle: FileHandle, chunk: Chunk): Promise<string> {
-  return createHash('sha256')
-    .update(await readChunk(handle, chunk))
-    .digest('hex');
+async function hashOfFile(handle: FileHandle, chunk: Chunk, data: Buffer): Promise<string> {
+  await readChunk(handle, chunk, data);
+  return createHash('sha256').update(data).digest('hex');
 }
 
-async function readChunk(handle: FileHandle, chunk: Chunk): Promise<Buffer> {
-  const data = Buffer.alloc(chunk.length);
+async function readChunk(handle: FileHandle, chunk: Chunk, data: Buffer): Promise<void> {
   let got = 0;
   while (got < chunk.length) {
     const { bytesRead } = await handle.read(data, got, chunk.length - got, chunk.offset + got);
     if (bytesRead === 0) throw fail('ArtifactMissing', 'the file became shorter while it was read');
     got += bytesRead;
   }
-  return data;
 }
 
 /** Counts arriving bytes and heartbeats: a few times a second at most, and also while nothing arrives. */

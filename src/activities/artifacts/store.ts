@@ -1,5 +1,4 @@
 /** The artifact folder of one worker: `<folder>/<upgrade id>/<name>`, readable by its owner only. */
-import { createReadStream } from 'node:fs';
 import { chmod, link, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { createHash, randomBytes } from 'node:crypto';
 import path from 'node:path';
@@ -71,11 +70,18 @@ export async function sha512OfFile(file: string, what?: string): Promise<{ bytes
   const total = (await sizeOf(file)) ?? null;
   const hash = createHash('sha512');
   let done = 0;
-  const chunks: AsyncIterable<Buffer> = createReadStream(file, { highWaterMark: 1 << 20 });
-  for await (const chunk of chunks) {
-    hash.update(chunk);
-    done += chunk.length;
-    if (what !== undefined) beat({ what, done, total, unit: 'bytes' });
+  const handle = await open(file, 'r');
+  try {
+    const room = Buffer.alloc(1 << 20);
+    for (;;) {
+      const { bytesRead } = await handle.read(room, 0, room.length, done);
+      if (bytesRead === 0) break;
+      hash.update(room.subarray(0, bytesRead));
+      done += bytesRead;
+      if (what !== undefined) beat({ what, done, total, unit: 'bytes' });
+    }
+  } finally {
+    await handle.close();
   }
   return { bytes: done, sha512: hash.digest('hex') };
 }
