@@ -23,7 +23,7 @@ export interface Manners {
   /** Reads nothing from stdin. */
   deaf?: boolean;
   /** What the API says of the pod; null when it is gone. */
-  pod?: { metadata?: object; status?: object } | null;
+  pod?: { metadata?: object; spec?: object; status?: object } | null;
 }
 
 /** A server of the exec protocol that runs commands on this machine. */

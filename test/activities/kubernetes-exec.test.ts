@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -251,6 +252,34 @@ describe('jobs', () => {
     expect(await readFile(join(folder, 'jobs/import/after'), 'utf8')).not.toBe('0\n');
     await killJob(kc, pod, 'import');
     await killJob(kc, pod, 'never-started');
+  });
+
+  // Only root may mount what is full as a volume is.
+  test.skipIf(process.getuid?.() !== 0)('on a full volume end with its name, its size and what to do', async () => {
+    const volumes = [{ name: 'scratch', persistentVolumeClaim: { claimName: 'pgleap-u1-scratch' } }];
+    const containers = [{ name: 'postgres', volumeMounts: [{ name: 'scratch', mountPath: '/pgleap' }] }];
+    const { kc, folder } = await jobs({ pod: { metadata: { uid: 'u' }, spec: { containers, volumes } } });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'pgleap-test', folder]);
+    try {
+      const job = { name: 'dump', script: 'head -c 1000000 /dev/zero >../../fill; exit 3' };
+      await startJob(kc, pod, job);
+      const words = {
+        type: 'NoSpace',
+        nonRetryable: true,
+        message: expect.stringMatching(
+          /claim databases\/pgleap-u1-scratch \(.*k?B\) is full.*kubectl -n databases edit pvc pgleap-u1-scratch/s,
+        ),
+      };
+      await expect(awaitJob(kc, pod, 'dump', () => {})).rejects.toMatchObject(words);
+      await expect(startJob(kc, pod, { ...job, name: 'next' })).rejects.toMatchObject(words);
+      await rm(join(folder, 'fill'));
+      await clearJob(kc, pod, 'dump');
+      await startJob(kc, pod, { name: 'dump', script: 'exit 3' });
+      expect(await awaitJob(kc, pod, 'dump', () => {})).toMatchObject({ state: 'done', code: 3 });
+      await clearJob(kc, pod, 'dump');
+    } finally {
+      execFileSync('umount', [folder]);
+    }
   });
 
   test('go on when polls break', async () => {

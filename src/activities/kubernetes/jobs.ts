@@ -1,8 +1,10 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { PodRef } from '../../domain/facts.ts';
 import { redact } from '../../domain/redact.ts';
+import { bytesText } from '../../domain/text.ts';
 import { beat, pause } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
+import { createKube, type Kube } from './client.ts';
 import { execInPod, runInPod } from './exec.ts';
 
 /*
@@ -59,12 +61,15 @@ const pollScript = `${readStat}
 dir=$1
 [ -d "$dir" ] || { echo absent; exit 0; }
 state=lost
-if [ -f "$dir/rc" ]; then state=done
+if [ -s "$dir/rc" ]; then state=done
+# Made, but not written to: that is what a full volume leaves.
+elif [ -f "$dir/rc" ]; then state=full
 elif [ ! -f "$dir/pid" ]; then
   # Between making the folder and writing the pid lie milliseconds.
   [ $(($(date +%s) - $(stat -c %Y "$dir"))) -lt 10 ] && state=running
 elif alive "$dir"; then state=running
-elif [ -f "$dir/rc" ]; then state=done
+elif [ -s "$dir/rc" ]; then state=done
+elif [ -f "$dir/rc" ]; then state=full
 fi
 echo "$state" "$(cat "$dir/rc" 2>/dev/null || echo -)" "$(stat -c %s "$dir/out" 2>/dev/null || echo 0)" "$(stat -c %s "$dir/err" 2>/dev/null || echo 0)"
 tail -n 1 "$dir/progress" 2>/dev/null | head -c 100 || true
@@ -95,8 +100,8 @@ exit 0
 `;
 
 export interface JobState {
-  /** absent: never started, or cleared. lost: the process is gone and left no exit code. */
-  state: 'absent' | 'running' | 'done' | 'lost';
+  /** absent: never started, or cleared. lost: the process is gone and left no exit code. full: for it found no room. */
+  state: 'absent' | 'running' | 'done' | 'lost' | 'full';
   /** Exit code; null unless done. */
   code: number | null;
   outBytes: number;
@@ -131,11 +136,12 @@ export async function startJob(
     ['env', ...env, 'sh', '-c', startScript, 'sh', root, job.name, String(script.length), ...(job.argv ?? [])],
     { stdin: script, timeoutMs: 20_000 },
   );
+  // First: what had no room for the script looks like a script that did not arrive.
+  if (/No space left/.test(stderr))
+    throw await noSpace(kc, pod, `job ${job.name}`, 'There is no room even for its folder.');
   if (code === 75) throw fail('StreamBroken', `${stderr.trim()} in ${pod.namespace}/${pod.name}`);
   const answer = stdout.toString().trim();
   if (code === 0 && (answer === 'started' || answer === 'found')) return answer;
-  if (/No space left/.test(stderr))
-    throw fail('NoSpace', `no space left for ${folder} in ${pod.namespace}/${pod.name}`);
   throw fail('CommandFailed', `could not start job ${job.name} in ${pod.namespace}/${pod.name}: ${stderr.trim()}`);
 }
 
@@ -148,7 +154,7 @@ export async function pollJob(kc: KubeConfig, pod: PodRef, name: string): Promis
   const [said, code = '', outBytes, errBytes] = head.trim().split(' ');
   // Number('') is 0: what is no exit code must not pass for success.
   const state = said === 'done' && !/^\d{1,3}$/.test(code) ? 'lost' : said;
-  if (state !== 'absent' && state !== 'running' && state !== 'done' && state !== 'lost') {
+  if (state !== 'absent' && state !== 'running' && state !== 'done' && state !== 'lost' && state !== 'full') {
     throw fail('StreamBroken', `job ${name} in ${pod.namespace}/${pod.name} gave an unreadable state`);
   }
   const [done, total] = progress.trim().split(/\s+/).map(Number);
@@ -184,6 +190,7 @@ export async function awaitJob(
       lastAnswer = performance.now();
       onProgress(state);
       if (state.code !== null) return { ...state, code: state.code };
+      if (state.state === 'full') throw await noSpace(kc, pod, `job ${name}`, state.errTail);
       if (state.state !== 'running') {
         throw fail('JobLost', `job ${name} in ${pod.namespace}/${pod.name} ended without an exit code`);
       }
@@ -195,6 +202,33 @@ export async function awaitJob(
     await pause(wait);
     wait = Math.min(wait * 1.3, 2000);
   }
+}
+
+/** The failure of a full volume: which one, how large, and what to do. `says` are the words of who met it. */
+export async function noSpace(kc: KubeConfig, pod: PodRef, what: string, says: string): Promise<Error> {
+  const { namespace, name } = pod;
+  const [size, claim] = await Promise.all([
+    runInPod(kc, pod, ['df', '-P', '-k', '/pgleap'], { says: 'asking how large the volume is' })
+      .then((text) => Number(text.trim().split('\n').at(-1)?.split(/\s+/)[1]) * 1024)
+      .catch(() => NaN),
+    claimOf(createKube(kc), pod).catch(() => undefined),
+  ]);
+  const which = claim === undefined ? 'the volume at /pgleap' : `the volume of claim ${namespace}/${claim}`;
+  const large = Number.isFinite(size) ? ` (${bytesText(size)})` : '';
+  const how =
+    claim === undefined
+      ? ''
+      : ` Make it larger (kubectl -n ${namespace} edit pvc ${claim}, where its storage class allows that), or free room in it, and retry.`;
+  const words = says === '' ? '' : ` ${redact(says).slice(-1000)}`;
+  return fail('NoSpace', `${what} in ${namespace}/${name}: ${which}${large} is full.${words}${how}`);
+}
+
+/** The claim behind /pgleap. */
+async function claimOf(kube: Kube, { namespace, name, container }: PodRef): Promise<string | undefined> {
+  const { spec } = await kube.get('Pod', { namespace, name });
+  const mounts = spec?.containers.find((one) => one.name === container)?.volumeMounts;
+  const mount = mounts?.find(({ mountPath }) => mountPath === '/pgleap');
+  return spec?.volumes?.find((volume) => volume.name === mount?.name)?.persistentVolumeClaim?.claimName;
 }
 
 /** Ends a job and all its processes, from the leaves up; resolves when they are gone. No job of this name is no error. */

@@ -6,7 +6,7 @@ import { mayPass, psqlErrors } from '../../domain/sqlstate.ts';
 import { redact } from '../../domain/redact.ts';
 import { fail } from '../errors.ts';
 import { execInPod } from '../kubernetes/exec.ts';
-import { jobFolder } from '../kubernetes/jobs.ts';
+import { jobFolder, noSpace } from '../kubernetes/jobs.ts';
 import type { PostgresActivities } from '../types.ts';
 import { fileName, runScript } from './job.ts';
 
@@ -47,6 +47,9 @@ export async function importDump(
     fact.unexpectedCount += 1;
     if (fact.unexpected.length < kept) fact.unexpected.push({ ...error, message: redact(error.message) });
   });
+  // What was lost then is a question of room, not of the dump. 53100: disk_full.
+  const full = fact.unexpected.find(({ sqlstate }) => sqlstate === '53100');
+  if (full !== undefined) throw await noSpace(kc, server.pod, 'import', full.message);
   return fact;
 }
 

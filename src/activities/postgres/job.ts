@@ -4,7 +4,7 @@ import { withoutRows } from '../../domain/sqlstate.ts';
 import { beat } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import { runInPod } from '../kubernetes/exec.ts';
-import { awaitJob, clearJob, jobFolder, startJob, type JobState } from '../kubernetes/jobs.ts';
+import { awaitJob, clearJob, jobFolder, noSpace, startJob, type JobState } from '../kubernetes/jobs.ts';
 import type { Progress } from '../types.ts';
 import { script, serverArgs } from './psql.ts';
 
@@ -47,7 +47,7 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
       beat({ what: job.what, done: progress?.done ?? 0, total: progress?.total ?? null, unit: job.unit });
     });
   } catch (error) {
-    if (job.again && isFailure(error, 'JobLost')) await clearJob(kc, pod, job.name);
+    if (job.again && isFailure(error, 'JobLost', 'NoSpace')) await clearJob(kc, pod, job.name);
     throw error;
   }
   if (state.code === 0) return await runInPod(kc, pod, ['cat', `${jobFolder(job.name)}/out`]);
@@ -56,7 +56,7 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
   if (job.again || known !== undefined) await clearJob(kc, pod, job.name);
   if (known !== undefined) throw known(says);
   if (/No space left on device/.test(says)) {
-    throw fail('NoSpace', `${job.what} in ${pod.namespace}/${pod.name}: ${says.slice(-1000)}`);
+    throw await noSpace(kc, pod, job.what, says);
   }
   throw fail(
     'CommandFailed',
