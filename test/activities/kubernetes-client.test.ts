@@ -66,6 +66,38 @@ describe('the client', () => {
     expect(JSON.stringify(error)).not.toMatch(/secret-of-the-test|hush/);
   });
 
+  test.each([
+    [
+      'persistentvolumeclaims "pgleap-u1-scratch" is forbidden: exceeded quota: team, requested: requests.storage=10Gi, used: requests.storage=10Gi, limited: requests.storage=15Gi',
+      'Refused',
+      'raise the namespace’s ResourceQuota or LimitRange',
+    ],
+    [
+      'pods "pgleap-u1-candidate" is forbidden: failed quota: team: must specify limits.memory for: postgres',
+      'Refused',
+      'raise the namespace’s ResourceQuota or LimitRange',
+    ],
+    [
+      'persistentvolumeclaims "pgleap-u1-scratch" is forbidden: maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 10Gi',
+      'Refused',
+      'raise the namespace’s ResourceQuota or LimitRange',
+    ],
+    [
+      'persistentvolumeclaims is forbidden: User "pgleap" cannot create resource "persistentvolumeclaims" in API group "" in the namespace "a"',
+      'AccessDenied',
+      'docs/rbac.md',
+    ],
+  ])('tells what admission refuses from a right that is missing: %s', async (message, type, remedy) => {
+    const kube = await serve(() => ({
+      code: 403,
+      body: { kind: 'Status', status: 'Failure', message, reason: 'Forbidden', code: 403 },
+    }));
+    const claim = { metadata: { namespace: 'a', name: 'pgleap-u1-scratch' }, spec: {} };
+    const error: unknown = await kube.create('PersistentVolumeClaim', claim).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ type, nonRetryable: true, message: expect.stringContaining(message) });
+    expect(error).toMatchObject({ message: expect.stringContaining(remedy) });
+  });
+
   test('says where it looked when nobody answers', async () => {
     const kube = createKube(configFor('http://127.0.0.1:9'));
     await expect(kube.get('Namespace', { name: 'x' })).rejects.toMatchObject({
