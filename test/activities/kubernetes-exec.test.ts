@@ -208,16 +208,16 @@ describe('jobs', () => {
   );
 
   test.each([
-    ['an empty exit code', { rc: '' }],
-    ['an exit code that is none', { rc: 'No space left\n' }],
-    ['a negative exit code', { rc: '-0\n' }],
-    ['empty pid and start', { pid: '', start: '' }],
-    ['a pid that is none', { pid: '../self', start: '' }],
-  ])('%s, as a full volume leaves it, is no success and does not run for ever', async (_what, files) => {
+    ['an empty exit code', 'full', { rc: '' }],
+    ['an exit code that is none', 'lost', { rc: 'No space left\n' }],
+    ['a negative exit code', 'lost', { rc: '-0\n' }],
+    ['empty pid and start', 'lost', { pid: '', start: '' }],
+    ['a pid that is none', 'lost', { pid: '../self', start: '' }],
+  ])('%s, as a full volume leaves it, is no success and does not run for ever', async (_what, state, files) => {
     const { kc, folder } = await jobs();
     await mkdir(join(folder, 'jobs/dump'), { recursive: true });
     for (const [name, text] of Object.entries(files)) await writeFile(join(folder, 'jobs/dump', name), text);
-    expect(await pollJob(kc, pod, 'dump')).toMatchObject({ state: 'lost', code: null });
+    expect(await pollJob(kc, pod, 'dump')).toMatchObject({ state, code: null });
   });
 
   test('that vanish without an exit code are lost, and can be started anew', async () => {

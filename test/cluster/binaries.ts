@@ -5,7 +5,7 @@ import path from 'node:path';
 import { run } from './command.ts';
 import { cacheFolder, ClusterProblem, stateFolder } from './layout.ts';
 
-/** Of the two Go modules: the files that decide what is built, and how it is told its version. */
+/** Of the three Go modules: the files that decide what is built, and how it is told its version. */
 const modules = {
   kubernetes: {
     files: ['go.mod', 'go.sum', 'main.go', 'dns.go', 'pause/main.go'],
@@ -16,6 +16,7 @@ const modules = {
     files: ['go.mod', 'go.sum', 'main.go', 'identity.go', 'controller.go', 'node.go', 'linode.go', 'provisioner.go'],
     flags: '-s -w',
   },
+  manifests: { files: ['go.mod', 'go.sum', 'main.go'], flags: '-s -w' },
 };
 
 const programs = {
@@ -26,14 +27,16 @@ const programs = {
   csi: { module: 'csi', from: '.' },
   'csi-attacher': { module: 'csi', from: 'github.com/kubernetes-csi/external-attacher/v4/cmd/csi-attacher' },
   'csi-resizer': { module: 'csi', from: 'github.com/kubernetes-csi/external-resizer/v2/cmd/csi-resizer' },
+  /** Reads docker-compose.yml and deploy/; the cluster has no use for it. */
+  manifests: { module: 'manifests', from: '.' },
 } as const;
 
 type Program = keyof typeof programs;
 
-/** Paths of the programs that were built. */
-export type Binaries = Record<Program, string>;
+/** Paths of the cluster's programs. */
+export type Binaries = Record<Exclude<Program, 'manifests'>, string>;
 
-const names = Object.keys(programs) as Program[];
+const names = Object.keys(programs).filter((name) => name !== 'manifests') as (keyof Binaries)[];
 const moduleFolder = (name: keyof typeof modules) => path.join(import.meta.dirname, name);
 
 function sourceHash(name: keyof typeof modules): string {
@@ -56,8 +59,9 @@ export async function buildBinaries(signal?: AbortSignal): Promise<Binaries> {
   return Object.fromEntries(names.map((name) => [name, cached(name)])) as Binaries;
 }
 
-async function build(name: Program, signal?: AbortSignal): Promise<void> {
-  if (existsSync(cached(name))) return;
+/** Builds one program unless the cache has it. @returns its path */
+export async function build(name: Program, signal?: AbortSignal): Promise<string> {
+  if (existsSync(cached(name))) return cached(name);
   await mkdir(path.dirname(cached(name)), { recursive: true });
   const made = `${cached(name)}.${process.pid}`;
   const { module, from } = programs[name];
@@ -70,6 +74,7 @@ async function build(name: Program, signal?: AbortSignal): Promise<void> {
     });
     // Beside its place and then renamed: an interrupted build leaves nothing that looks finished.
     await rename(made, cached(name));
+    return cached(name);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new ClusterProblem(

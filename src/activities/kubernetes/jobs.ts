@@ -69,7 +69,7 @@ elif [ ! -f "$dir/pid" ]; then
   [ $(($(date +%s) - $(stat -c %Y "$dir"))) -lt 10 ] && state=running
 elif alive "$dir"; then state=running
 elif [ -s "$dir/rc" ]; then state=done
-elif [ -f "$dir/rc" ]; then state=full
+elif [ -f "$dir/rc" ] || [ -f "$dir/rc.new" ]; then state=full
 fi
 echo "$state" "$(cat "$dir/rc" 2>/dev/null || echo -)" "$(stat -c %s "$dir/out" 2>/dev/null || echo 0)" "$(stat -c %s "$dir/err" 2>/dev/null || echo 0)"
 tail -n 1 "$dir/progress" 2>/dev/null | head -c 100 || true
