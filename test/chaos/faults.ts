@@ -1,5 +1,6 @@
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
 import { request as httpsRequest } from 'node:https';
+import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { vi } from 'vitest';
@@ -176,13 +177,22 @@ function echoOf({ headers, url }: IncomingMessage): string {
   return `authorization: ${authorization}, or ${authorization.replace(/^\w+ /, '')}, for ${url}`;
 }
 
+/** What a WebSocket's handshake may take; ws keeps it as a time limit of the socket. */
+const handshakeMs = 20_000;
+
 /** Time limits of requests pass twenty times as fast while `run` runs, so that a silent server is noticed soon. */
 export async function impatiently<T>(run: () => Promise<T>): Promise<T> {
   const timeout = AbortSignal.timeout.bind(AbortSignal);
-  const spy = vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => timeout(ms / 20));
+  const limit = Object.getOwnPropertyDescriptor(Socket.prototype, 'setTimeout')?.value as Socket['setTimeout'];
+  const spies = [
+    vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => timeout(ms / 20)),
+    vi.spyOn(Socket.prototype, 'setTimeout').mockImplementation(function (this: Socket, ms, then) {
+      return limit.call(this, ms === handshakeMs ? ms / 20 : ms, then);
+    }),
+  ];
   try {
     return await run();
   } finally {
-    spy.mockRestore();
+    for (const spy of spies) spy.mockRestore();
   }
 }
