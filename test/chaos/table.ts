@@ -25,5 +25,6 @@ export function printTable(title: string, rows: readonly Row[]): string {
       .join('  ')
       .trimEnd(),
   );
-  return [`\n${title} (${rows.length})`, ...lines].join('\n');
+  const cases = rows.reduce((sum, row) => sum + Number(row['cases'] ?? 0), 0);
+  return [`\n${title} (${rows.length}${cases === 0 ? '' : `; ${cases} cases`})`, ...lines].join('\n');
 }
