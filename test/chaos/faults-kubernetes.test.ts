@@ -41,7 +41,7 @@ const spec = specSchema.parse({
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-faults-'));
-  sandbox = await startSandbox({ stateDir: join(folder, 'sandbox'), from: 16, sizeMb: 1 });
+  sandbox = await startSandbox({ stateDir: join(folder, 'sandbox'), from: 16, sizeMb: 1, topology: 'sandbox' });
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(sandbox.address.kubeconfig);
   direct = createKube(kubeConfig);

@@ -95,8 +95,9 @@ export async function buildImage(folder: string): Promise<{ root: string; base: 
 /** As the image's user, after whom the folder in the cache is named. */
 async function unpackCompiler(image: string, { User, WorkingDir }: ImageConfig): Promise<void> {
   const [uid = '', gid = ''] = User.split(':');
-  const own = process.getuid?.() === 0 ? ['setpriv', '--reuid', uid, '--regid', gid, '--clear-groups'] : [];
-  const [program = '', ...rest] = [...own, 'node_modules/.bin/node', '-e', "require('@swc/core')"];
+  const node = ['node_modules/.bin/node', '-e', "require('@swc/core')"];
+  const asUser = ['--reuid', uid, '--regid', gid, '--clear-groups'];
+  const [program, rest] = process.getuid?.() === 0 ? ['setpriv', [...asUser, ...node]] : [node[0] ?? '', node.slice(1)];
   const env = { PATH: process.env['PATH'], SWC_NATIVE_BINDING_CACHE: path.join(image, 'swc') };
   await run(program, rest, { cwd: path.join(image, WorkingDir), env });
 }

@@ -127,7 +127,6 @@ export async function startJob(
   pod: PodRef,
   job: { name: string; script: string; argv?: string[]; env?: Record<string, string> },
 ): Promise<'started' | 'found'> {
-  const folder = jobFolder(job.name);
   const script = Buffer.from(job.script);
   const env = Object.entries(job.env ?? {}).map(([name, value]) => `${name}=${value}`);
   const { code, stdout, stderr } = await execInPod(
