@@ -152,7 +152,10 @@ export function whyNoRollback(status: UpgradeStatus, acceptLostWrites: boolean):
   if (status.ending) return `It is stopping already: ${status.ending.why}`;
   if (status.committedAt === null) return null;
   const { state } = phaseRow(status, 'cleanup');
-  if (state !== 'pending' && state !== 'skipped') {
+  if (state === 'skipped') {
+    return 'Gate cleanup was answered, and the upgrade is ending: there is nothing left to stop. The original volume and its clone are kept.';
+  }
+  if (state !== 'pending') {
     return 'Cleanup has begun: the original volume and its clone may be gone already.';
   }
   if (acceptLostWrites) return null;

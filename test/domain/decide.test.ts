@@ -311,6 +311,10 @@ describe('rollback', () => {
     expect(decide(status, message('rollback', { by: 'ada', acceptLostWrites: true })).accepted).toBe(true);
     phaseRow(status, 'cleanup').state = 'running';
     expect(whyNoRollback(status, true)).toContain('Cleanup has begun');
+    // A yes here would be forgotten: the upgrade only lets go of Lease and journal.
+    phaseRow(status, 'cleanup').state = 'skipped';
+    expect(whyNoRollback(status, true)).toContain('is ending');
+    expect(decide(status, message('rollback', { by: 'ada', acceptLostWrites: true })).accepted).toBe(false);
   });
 
   test('counters that were begun anew, or never noted, make rows unknown instead of wrong', () => {
