@@ -47,6 +47,15 @@ function bootstrapOptions(major: keyof typeof suites): string[] {
   ];
 }
 
+/** Where this machine has its own packages from: the other releases lie there, too. */
+async function debianMirror(): Promise<string> {
+  const format = ['indextargets', '--format', '$(CODENAME) $(REPO_URI)', 'Created-By: Packages', 'Origin: Debian'];
+  const lines = (await run('apt-get', format)).split('\n').map((line) => line.split(' '));
+  const [, uri] = lines.find(([codename = '-', found]) => found !== undefined && !codename.includes('-')) ?? [];
+  if (uri === undefined) throw new Error('apt-get knows no mirror of Debian: see /etc/apt/sources.list');
+  return uri;
+}
+
 /** A root filesystem with PostgreSQL from Debian: half a minute and 300 to 470 MB each. */
 async function rootLayer(major: keyof typeof suites, signal?: AbortSignal): Promise<Layer> {
   const options = bootstrapOptions(major);
@@ -54,11 +63,11 @@ async function rootLayer(major: keyof typeof suites, signal?: AbortSignal): Prom
   return cachedLayer(key, async (file) => {
     await step(`making a root filesystem with PostgreSQL ${major} from Debian ${suites[major]}`, async () => {
       try {
-        await run('mmdebstrap', [...options, suites[major], file, 'http://deb.debian.org/debian'], { signal });
+        await run('mmdebstrap', [...options, suites[major], file, await debianMirror()], { signal });
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
         throw new ClusterProblem(
-          `PostgreSQL ${major} could not be had from Debian ${suites[major]}. Look whether deb.debian.org can be reached, then run it again.\n${reason}`,
+          `PostgreSQL ${major} could not be had from Debian ${suites[major]}. Look whether apt-get update works here, then run it again.\n${reason}`,
           { cause: error },
         );
       }
