@@ -22,8 +22,7 @@ spec:
       containers:
       - name: postgres
         # Bumped by hand, once a year.
-        templateHash: 't',
-  image: "postgres:16"   # keep in step with the backup's client
+        image: "postgres:16"   # keep in step with the backup's client
         args: ["-c", "max_connections=100"]
         volumeMounts:
         - name: storage
