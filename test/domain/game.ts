@@ -3,7 +3,7 @@ import { gates, type PhaseName } from '../../src/domain/phases.ts';
 import { newStatus, type UpgradeStatus } from '../../src/domain/state.ts';
 import type { Undo } from '../../src/domain/undo.ts';
 import { tickOff, type Model, type Wanted } from './model.ts';
-import { planned } from './status.ts';
+import { fingerprint, planned } from './status.ts';
 
 export interface Game {
   status: UpgradeStatus;
@@ -59,19 +59,6 @@ export const changes: Partial<Record<PhaseName, [id: string, activity: Undo['act
   clone: [['clone', 'removeClone', true]],
   replace: [['claim', 'rebindOriginal', false]],
   deploy: [['template', 'restoreTemplate', false]],
-};
-
-const fingerprint = {
-  path: '/f',
-  bytes: 1,
-  sha512: 'f',
-  databases: 1,
-  tables: 1,
-  rows: 1,
-  sequences: 0,
-  largeObjects: 0,
-  roles: 1,
-  seconds: 1,
 };
 
 const imported = (unexpectedCount: number) => ({ expected: [], unexpected: [], unexpectedCount, seconds: 1 });

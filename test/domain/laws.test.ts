@@ -4,21 +4,9 @@ import { evidenceFor } from '../../src/domain/evidence.ts';
 import { missingForCleanup, missingForReopen, missingForReplace } from '../../src/domain/laws.ts';
 import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
 import { undoOrder, type RegisteredUndo } from '../../src/domain/undo.ts';
-import { facts, planned } from './status.ts';
+import { facts, fingerprint, planned } from './status.ts';
 
 const dump = { path: '/pgleap/dump', compression: 'zstd', bytes: 10, sha512: 'd', seconds: 1 } as const;
-const fingerprint = {
-  path: '/f',
-  bytes: 1,
-  sha512: 'f',
-  databases: 1,
-  tables: 1,
-  rows: 1,
-  sequences: 0,
-  largeObjects: 0,
-  roles: 1,
-  seconds: 1,
-};
 const imported = { expected: [], unexpected: [], unexpectedCount: 0, seconds: 1 };
 
 function ready(): UpgradeStatus {

@@ -84,3 +84,17 @@ export function planned(): UpgradeStatus {
   };
   return status;
 }
+
+/** Of a server with next to nothing in it. */
+export const fingerprint = {
+  path: '/f',
+  bytes: 1,
+  sha512: 'f',
+  databases: 1,
+  tables: 1,
+  rows: 1,
+  sequences: 0,
+  largeObjects: 0,
+  roles: 1,
+  seconds: 1,
+};
