@@ -172,7 +172,7 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
               id: 'volume.driver',
               status: 'FAILED',
               message: `PersistentVolume ${volume.pv} (driver ${volume.driver}, handle ${volume.handle}) is not a Linode Block Storage volume.`,
-              remedy: `pgleap clones volumes of the CSI driver ${DRIVER} only. Move the database to one first.`,
+              remedy: `pgleap clones volumes of the CSI driver ${DRIVER} only. To go without a clone, set clone: none in the spec.`,
             },
           ],
         };

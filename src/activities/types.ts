@@ -272,11 +272,12 @@ export interface UndoActivities {
   /**
    * Claim of the old name bound to the original PV again; where that is gone to a new PV on the original volume, where that is
    * gone to one on the clone. The workload is at 0 then. The new volume goes, unless the journal says that it was opened.
+   * `volume` null: the upgrade went without a clone, and the provider is not asked.
    */
   rebindOriginal(arg: {
     world: World;
     database: DatabaseFact;
-    volume: BlockVolumeFact;
+    volume: BlockVolumeFact | null;
     cloneLabel: string;
   }): Promise<Rebound>;
   /** Workload at 0 and its pod template as it was before. */
@@ -285,8 +286,11 @@ export interface UndoActivities {
 }
 
 export interface CleanupActivities {
-  /** Deletes the original PV and its volume: only when Released, with the recorded uid and handle. */
-  removeOriginal(arg: { world: World; database: DatabaseFact; volume: BlockVolumeFact }): Promise<void>;
+  /**
+   * Deletes the original PV and its volume: only when Released, with the recorded uid and handle. `volume` null: the CSI
+   * driver deletes it, by the reclaim policy Delete.
+   */
+  removeOriginal(arg: { world: World; database: DatabaseFact; volume: BlockVolumeFact | null }): Promise<void>;
 }
 
 /** All that the shared queue serves. */

@@ -77,7 +77,7 @@ async function checkEnvironment(workers: number): Promise<Check[]> {
     return [
       await checkCluster(config.kubeConfig),
       config.linodeToken === '' && workers > 0
-        ? { id: 'linode', status: 'SKIPPED', message: 'LINODE_TOKEN is not set here; the worker has its own.' }
+        ? { id: 'linode', status: 'SKIPPED', message: 'LINODE_TOKEN is not set here; the worker may have its own.' }
         : linode,
       await checkCloudflare({ token: config.cloudflareToken, url: config.cloudflareUrl }),
     ];

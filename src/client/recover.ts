@@ -324,7 +324,10 @@ export function recoveryText(recovery: Recovery): string {
     direction === 'back' ? 'To put the old world back:' : 'To finish reopening:',
     ...steps.map(({ says, done }) => `  ${done ? 'done' : '  to'} ${says}`),
     ...(direction === 'finish'
-      ? ['', 'The original volume, its clone and the scratch volume stay: docs/rollback.md says how to remove them.']
+      ? [
+          '',
+          'The original volume, its clone if it has one, and the scratch volume stay: docs/rollback.md says how to remove them.',
+        ]
       : []),
   ].join('\n');
 }

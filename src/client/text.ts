@@ -7,7 +7,7 @@ import { approvalsText } from '../domain/approvals.ts';
 import { budgetText } from '../domain/budget.ts';
 import { failedText, headline, temporalCommand } from '../domain/details.ts';
 import { bytesText, countText, duration, timeText } from '../domain/text.ts';
-import { serviceText } from '../domain/evidence.ts';
+import { gateQuestion, serviceText } from '../domain/evidence.ts';
 import { policyText } from '../domain/parks.ts';
 import { gates } from '../domain/phases.ts';
 import type { Plan } from '../domain/plan.ts';
@@ -83,7 +83,10 @@ export function planText(plan: Plan): string {
       'data',
       `${bytesText(facts.source.bytes)}, ${countText(facts.source.tables)} tables in ${facts.source.databases} databases`,
     ],
-    ['volume', `${volume.pv} (${volume.handle}), ${facts.volume.sizeGb} GB in ${facts.volume.region}`],
+    [
+      'volume',
+      `${volume.pv} (${volume.handle})${facts.volume ? `, ${facts.volume.sizeGb} GB in ${facts.volume.region}` : ''}`,
+    ],
     [
       'extra cost',
       plan.forecast.extraCost === null ? 'unknown' : `US$ ${plan.forecast.extraCost.toFixed(2)} until cleanup`,
@@ -169,7 +172,6 @@ function gateCells(gate: GateRow, now: string): string[] {
 
 /** The evidence of an open gate, and the exact commands to answer it. */
 export function gateText(status: UpgradeStatus, gate: GateRow): string {
-  const asks = gates.find(({ name }) => name === gate.name)?.asks ?? '';
   const { evidence } = gate;
   const hash = evidence?.hash ?? '';
   const answer = (name: 'approve' | 'reject') => [
@@ -177,7 +179,7 @@ export function gateText(status: UpgradeStatus, gate: GateRow): string {
     `  ${temporalCommand(status.workflowId, name, { gate: gate.name, by: 'YOUR NAME', evidence: hash })}`,
   ];
   return [
-    bold(`Gate ${gate.name}: ${asks}`),
+    bold(`Gate ${gate.name}: ${gateQuestion(status, gate.name)}`),
     ...(evidence ? evidenceLines([...evidence.facts, ...evidence.shown]) : []),
     '',
     'To say yes, either of:',

@@ -153,10 +153,10 @@ export function whyNoRollback(status: UpgradeStatus, acceptLostWrites: boolean):
   if (status.committedAt === null) return null;
   const { state } = phaseRow(status, 'cleanup');
   if (state === 'skipped') {
-    return 'Gate cleanup was answered, and the upgrade is ending: there is nothing left to stop. The original volume and its clone are kept.';
+    return 'Gate cleanup was answered, and the upgrade is ending: there is nothing left to stop. The original volume is kept.';
   }
   if (state !== 'pending') {
-    return 'Cleanup has begun: the original volume and its clone may be gone already.';
+    return 'Cleanup has begun: the original volume may be gone already.';
   }
   if (acceptLostWrites) return null;
   const written = status.writes === null ? 'How much that is was not counted.' : writesText(status.writes);

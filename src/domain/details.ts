@@ -4,6 +4,7 @@
  */
 import { differencesText, writesText, type Back } from './old-world.ts';
 import { approvalsText } from './approvals.ts';
+import { gateQuestion } from './evidence.ts';
 import { budgetText } from './budget.ts';
 import { policyText } from './parks.ts';
 import { gates, phases, type GateName } from './phases.ts';
@@ -72,11 +73,10 @@ export function headline(status: UpgradeStatus): string {
   }
   if (status.stage === 'rolling-back') return `Going back to how everything was before. ${ending?.why ?? ''}`;
   if (gate) {
-    const asks = gates.find(({ name }) => name === gate.name)?.asks ?? '';
-    return `Waiting for a person’s yes or no at gate ${gate.name}: ${asks}`;
+    return `Waiting for a person’s yes or no at gate ${gate.name}: ${gateQuestion(status, gate.name)}`;
   }
   if (status.stage === 'waiting' && status.retentionEndsAt !== null) {
-    return `Upgraded. The old volume and its clone are kept until ${status.retentionEndsAt.slice(0, 16).replace('T', ' ')} UTC; then a person is asked whether to remove them.`;
+    return `Upgraded. ${status.gathered.clone ? 'The old volume and its clone are' : 'The old volume is'} kept until ${status.retentionEndsAt.slice(0, 16).replace('T', ' ')} UTC; then a person is asked whether to remove them.`;
   }
   return `Under way, ${running(status)}. Nothing is waited for.`;
 }
@@ -139,7 +139,7 @@ const yes: Record<GateName, string> = {
   begin: 'services go down and the upgrade begins',
   replace: 'the database gets a new, empty volume; the old one stays untouched beside it',
   reopen: 'the new server is opened and services start; after this there is no way back without losing writes',
-  cleanup: 'the old volume and its clone are deleted for good',
+  cleanup: 'what the question names is deleted for good',
 };
 
 const no: Record<GateName, string> = {

@@ -1,9 +1,9 @@
 /** What a person must have seen at each gate. Facts are hashed; times, sizes that vary and forecasts are only shown. */
 import type { ServiceFact } from './facts.ts';
-import type { GateName } from './phases.ts';
+import { gates, gatesWithoutClone, type GateName } from './phases.ts';
 import { bytesText, duration, firstOf } from './text.ts';
 import { canonicalHash } from './hash.ts';
-import type { PlanFacts } from './plan.ts';
+import { onlyWayBack, type PlanFacts } from './plan.ts';
 import { versionText } from './versions.ts';
 import { downtimeSeconds, type Evidence, type EvidenceItem, type UpgradeStatus } from './state.ts';
 
@@ -28,6 +28,18 @@ function seconds(value: number | null): string {
   return value === null ? 'unknown' : duration(value);
 }
 
+/** What a person is asked at a gate. */
+export function gateQuestion(status: UpgradeStatus, gate: GateName): string {
+  const without = status.spec?.clone === 'none' ? gatesWithoutClone[gate] : undefined;
+  return without ?? gates.find(({ name }) => name === gate)?.asks ?? '';
+}
+
+/** The clone, or in plain words that there is none and what that means. */
+function cloneText({ spec, gathered: { clone } }: UpgradeStatus): string {
+  if (spec?.clone === 'none') return `none (the spec says clone: none): ${onlyWayBack}`;
+  return clone ? `${clone.label} (${clone.id})` : '';
+}
+
 function begin(status: UpgradeStatus, facts: PlanFacts): Parts {
   const { candidate, candidateChecks, rehearsal } = status.gathered;
   const checks = [...(status.plan?.checks ?? []), ...candidateChecks];
@@ -41,6 +53,7 @@ function begin(status: UpgradeStatus, facts: PlanFacts): Parts {
       item('to', candidate ? versionText(candidate.versionNum) : ''),
       item('image', status.spec?.target.image ?? ''),
       item('original volume', `${facts.cluster.database.volume.pv} (${facts.cluster.database.volume.handle})`),
+      ...(status.spec?.clone === 'none' ? [item('clone', cloneText(status))] : []),
       item('goes down', facts.cluster.services.map(serviceText)),
       item(
         'paused meanwhile',
@@ -68,7 +81,7 @@ function begin(status: UpgradeStatus, facts: PlanFacts): Parts {
 }
 
 function replace(status: UpgradeStatus, facts: PlanFacts, now: string): Parts {
-  const { dump, dumpArtifact, sourceFingerprint, sourceUnchanged, trial, clone } = status.gathered;
+  const { dump, dumpArtifact, sourceFingerprint, sourceUnchanged, trial } = status.gathered;
   return {
     facts: [
       item('plan', status.plan?.hash ?? ''),
@@ -82,7 +95,7 @@ function replace(status: UpgradeStatus, facts: PlanFacts, now: string): Parts {
       item('rows', trial?.fingerprint.rows ?? 0),
       item('unexpected import errors', trial?.import.unexpectedCount ?? 0),
       item('logins that failed in the trial', firstOf(trial?.logins.failed ?? [], trial?.logins.failedCount)),
-      item('clone', clone ? `${clone.label} (${clone.id})` : ''),
+      item('clone', cloneText(status)),
       item('original volume', `${facts.cluster.database.volume.pv} (${facts.cluster.database.volume.handle}), Retain`),
     ],
     shown: [
@@ -130,7 +143,7 @@ function cleanup(status: UpgradeStatus, facts: PlanFacts): Parts {
   return {
     facts: [
       item('plan', status.plan?.hash ?? ''),
-      item('deletes clone', clone ? `${clone.label} (${clone.id})` : ''),
+      item('deletes clone', clone ? `${clone.label} (${clone.id})` : 'none was made'),
       item('deletes original volume', `${facts.cluster.database.volume.pv} (${facts.cluster.database.volume.handle})`),
       item('deletes scratch claim', `pgleap-${status.upgradeId}-scratch`),
     ],

@@ -23,7 +23,10 @@ export function missingForReplace(status: UpgradeStatus): string[] {
   if (!sourceUnchanged) missing.push('a source that did not change after the dump');
   if (!trial?.equal || trial.dump !== dump?.sha512)
     missing.push('a trial import of that dump with an equal fingerprint');
-  if (!cloneActive) missing.push('an active clone');
+  if (status.spec?.clone === 'none') {
+    // Its evidence says that there is none; see the approval below.
+    if (status.spec.gates.replace.policy !== 'manual') missing.push('a person’s approval of going without a clone');
+  } else if (!cloneActive) missing.push('an active clone');
   if (!retained) missing.push('the original volume under Retain');
   if (!isApproved(status, 'replace')) missing.push('an approval of gate replace for what is there now');
   return missing;

@@ -5,7 +5,8 @@ import type { Spec } from './spec.ts';
 /** Kept in the journal, so that it can be put back, or left behind for good, without Temporal. Holds no secret. */
 export interface OldWorld {
   database: DatabaseFact;
-  volume: BlockVolumeFact;
+  /** At the provider; null when the upgrade goes without a clone, and the provider is not asked. */
+  volume: BlockVolumeFact | null;
   cloneLabel: string;
   systemIdentifier: string;
   services: ServiceFact[];

@@ -41,3 +41,9 @@ export const gates = [
 ] as const satisfies readonly { name: string; before: PhaseName; asks: string }[];
 
 export type GateName = (typeof gates)[number]['name'];
+
+/** What is asked instead when the spec goes without a clone. */
+export const gatesWithoutClone: Partial<Record<GateName, string>> = {
+  replace: 'The backup is proven; there is no clone. Replace the volume?',
+  cleanup: 'Remove the original volume and the scratch volume? There is no clone.',
+};

@@ -12,7 +12,8 @@ import { cloneLabel, isVolumeLabel } from './labels.ts';
 export interface PlanFacts {
   cluster: ClusterFacts;
   source: SourceFacts;
-  volume: BlockVolumeFact;
+  /** null when the spec goes without a clone: then the provider is not asked. */
+  volume: BlockVolumeFact | null;
   routes: RouteFact[];
   /** null when the image's tag does not tell; then the candidate is asked. */
   targetMajor: number | null;
@@ -57,9 +58,28 @@ export function versionCheck(from: number, to: number | null): Check {
   };
 }
 
+/** What must be known of an upgrade whose spec goes without a clone. */
+export function noCloneCheck(spec: Spec): Check | null {
+  if (spec.clone !== 'none') return null;
+  return {
+    id: 'clone.none',
+    status: 'WARNING',
+    message: `There will be no clone at the provider (clone: none): ${onlyWayBack}.`,
+    remedy: 'Take a snapshot with the provider’s own tools, or keep another backup, before you approve.',
+  };
+}
+
+/** What is left to go back to without a clone. */
+export const onlyWayBack =
+  'beside the dump, the original volume itself is the only way back; its PV is kept under Retain, and it is not written';
+
+function wantedLabel(spec: Spec): string | undefined {
+  return spec.clone === 'none' ? undefined : spec.clone.label;
+}
+
 /** The check that a label the operator chose suits the provider. */
 export function labelCheck(spec: Spec): Check | null {
-  const label = spec.clone.label;
+  const label = wantedLabel(spec);
   if (label === undefined || isVolumeLabel(label)) return null;
   return {
     id: 'clone.label',
@@ -110,7 +130,7 @@ function lasting(spec: Spec, facts: PlanFacts): unknown {
     spec: { ...spec, database: { ...spec.database, manifests } },
     cluster: { ...cluster, database: lastingDatabase(database), services: lastingServices(services) },
     source,
-    volume: { ...facts.volume, monthlyPrice: null },
+    volume: facts.volume && { ...facts.volume, monthlyPrice: null },
     routes: facts.routes,
     targetMajor: facts.targetMajor,
   };
@@ -127,18 +147,18 @@ export function scratchBytes(sourceBytes: number, capacityBytes: number): number
 
 /**
  * US dollars until gate cleanup, over `retentionMs`, for what stands beside the original volume: its clone, the new volume
- * and the scratch volume. null when the provider named no price.
+ * and the scratch volume. null when the provider named no price, or was not asked for one.
  */
 export function extraCost(facts: Pick<PlanFacts, 'volume' | 'source' | 'cluster'>, retentionMs: number): number | null {
+  if (facts.volume === null || facts.volume.monthlyPrice === null) return null;
   const { monthlyPrice, sizeGb } = facts.volume;
-  if (monthlyPrice === null) return null;
   const { capacityBytes } = facts.cluster.database.claim;
   const scratchGb = Math.ceil(scratchBytes(facts.source.bytes, capacityBytes) / 2 ** 30);
   const months = retentionMs / (30 * 86_400_000);
   return Math.round((monthlyPrice / sizeGb) * (2 * sizeGb + scratchGb) * months * 100) / 100;
 }
 
-/** The clone's label in this upgrade. */
+/** The clone's label in this upgrade; of no clone's when the spec goes without. */
 export function plannedCloneLabel(spec: Spec, facts: PlanFacts, upgradeId: string): string {
-  return cloneLabel(upgradeId, facts.cluster.database.claim.name, spec.clone.label);
+  return cloneLabel(upgradeId, facts.cluster.database.claim.name, wantedLabel(spec));
 }

@@ -167,10 +167,14 @@ const whole = z.strictObject({
     .default(null)
     .describe('Cloudflare routes for the time of the upgrade; null: none'),
   clone: z
-    .strictObject({
-      label: z.string().optional().describe('Default: pgleap-<upgrade id>-<claim>, within 32 characters'),
-    })
-    .default({}),
+    .union([
+      z.strictObject({
+        label: z.string().optional().describe('Default: pgleap-<upgrade id>-<claim>, within 32 characters'),
+      }),
+      z.literal('none'),
+    ])
+    .default({})
+    .describe('The copy at the provider; none: go without, for volumes of a CSI driver that pgleap cannot clone'),
   strategy: z.enum(['runbook']).default('runbook'),
   rehearse: z.boolean().default(false).describe('Dump and import once with services up, to predict the downtime'),
   gates: z
@@ -203,7 +207,12 @@ const whole = z.strictObject({
 
 /** What one key says of another. */
 export const specSchema = whole.superRefine((spec, context) => {
-  const { approvers } = spec;
+  const { approvers, clone } = spec;
+  if (clone === 'none' && spec.gates.replace.policy !== 'manual') {
+    const message =
+      'manual: with clone: none there is no copy of the original volume, so a person must approve its replacement';
+    context.addIssue({ code: 'custom', path: ['gates', 'replace'], message });
+  }
   const people = new Set(approvers.map(nameKey)).size;
   if (people < approvers.length) {
     context.addIssue({ code: 'custom', path: ['approvers'], message: 'each name once' });

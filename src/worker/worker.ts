@@ -32,13 +32,6 @@ const readyMs = 3000;
 export async function runWorker(options: { json: boolean; level?: LogLevel }): Promise<void> {
   const config = readWorkerConfig();
   const dataConverter = loadDataConverter();
-  if (config.linodeToken === '') {
-    throw new UserError(
-      'configuration',
-      'LINODE_TOKEN is not set: no upgrade goes without a clone of its volume. Set it, where the worker runs, to a token ' +
-        'with the scope volumes:read_write.',
-    );
-  }
   const secrets = [
     config.linodeToken,
     config.cloudflareToken,

@@ -2,9 +2,9 @@
 import { CancelledFailure, condition, isCancellation } from '@temporalio/workflow';
 import { approvalsNeeded, approvalsText, lapsesAt } from '../domain/approvals.ts';
 import { milliseconds } from '../domain/duration.ts';
-import { evidenceFor } from '../domain/evidence.ts';
+import { evidenceFor, gateQuestion } from '../domain/evidence.ts';
 import { isApproved } from '../domain/laws.ts';
-import { gates, type GateName } from '../domain/phases.ts';
+import type { GateName } from '../domain/phases.ts';
 import { gateRow, recordAttempt, type GateRow } from '../domain/state.ts';
 import { now, resolved, show, stop, tell, type Run } from './run.ts';
 
@@ -40,7 +40,11 @@ export async function gate(run: Run, name: GateName): Promise<boolean> {
     });
   } else {
     show(run);
-    tell(run, 'gate', `${run.status.workflowId} waits at gate ${name}: ${asks(name)} Evidence ${row.evidence.hash}`);
+    tell(
+      run,
+      'gate',
+      `${run.status.workflowId} waits at gate ${name}: ${gateQuestion(run.status, name)} Evidence ${row.evidence.hash}`,
+    );
     try {
       await waitForAnswer(run, row);
     } catch (error) {
@@ -62,10 +66,6 @@ function answer(run: Run, row: GateRow, state: GateRow['state'], by: string | nu
   row.by = by;
   row.note = text;
   show(run);
-}
-
-function asks(name: GateName): string {
-  return gates.find((known) => known.name === name)?.asks ?? '';
 }
 
 async function waitForAnswer(run: Run, row: GateRow): Promise<void> {
@@ -91,7 +91,7 @@ async function waitForAnswer(run: Run, row: GateRow): Promise<void> {
       tell(
         run,
         'remind',
-        `${run.status.workflowId} still waits at gate ${row.name}: ${asks(row.name)} ${approvalsText(row) ?? ''}`.trim(),
+        `${run.status.workflowId} still waits at gate ${row.name}: ${gateQuestion(run.status, row.name)} ${approvalsText(row) ?? ''}`.trim(),
       );
     }
     if (Date.now() >= limitAt) {

@@ -4,7 +4,7 @@
 import { ApplicationFailure, workflowInfo } from '@temporalio/workflow';
 import type { Check } from '../domain/checks.ts';
 import { milliseconds } from '../domain/duration.ts';
-import { extraCost, labelCheck, planHash, versionCheck, type Plan } from '../domain/plan.ts';
+import { extraCost, labelCheck, noCloneCheck, planHash, versionCheck, type Plan } from '../domain/plan.ts';
 import type { Spec } from '../domain/spec.ts';
 import { majorOfImage } from '../domain/versions.ts';
 import { act } from './activities.ts';
@@ -30,25 +30,24 @@ export async function makePlan(spec: Spec): Promise<Plan> {
     act('artifactStore', 'find the artifact store'),
   ]);
   const checks: Check[] = [...cluster.checks, ...routes.checks];
-  const label = labelCheck(spec);
-  if (label) checks.push(label);
+  checks.push(...[labelCheck(spec), noCloneCheck(spec)].filter((check) => check !== null));
   const forecast = { extraCost: null, downtimeSeconds: null };
   if (!cluster.facts) return { facts: null, checks, forecast, hash: null };
 
   const { database } = cluster.facts;
   const [source, volume] = await Promise.all([
     act('inspectSource', 'look into the source', { spec, database }),
-    act('inspectVolume', 'look at the original volume', { volume: database.volume }),
+    spec.clone === 'none' ? null : act('inspectVolume', 'look at the original volume', { volume: database.volume }),
   ]);
-  checks.push(...source.checks, ...volume.checks);
-  if (!source.facts || !volume.facts) return { facts: null, checks, forecast, hash: null };
+  checks.push(...source.checks, ...(volume?.checks ?? []));
+  if (!source.facts || volume?.facts === null) return { facts: null, checks, forecast, hash: null };
 
   const targetMajor = spec.target.major ?? majorOfImage(spec.target.image);
   checks.push(versionCheck(source.facts.major, targetMajor));
   const facts = {
     cluster: cluster.facts,
     source: source.facts,
-    volume: volume.facts,
+    volume: volume?.facts ?? null,
     routes: routes.routes,
     targetMajor,
     artifacts,

@@ -89,7 +89,7 @@ function tellBack({ status }: Run): void {
   if (!status.back) return;
   const { volume, kept, lostWrites, compared, missedRuns } = status.back;
   const { plan } = status;
-  const { label } = plan?.facts?.volume ?? { label: 'the original volume' };
+  const label = plan?.facts?.volume?.label ?? plan?.facts?.cluster.database.volume.handle ?? 'the original volume';
   if (volume === 'original-static') {
     status.notes.push(`The PV of ${label} was gone: the database is on that volume by a new PV, under Retain.`);
   }

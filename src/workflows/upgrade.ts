@@ -80,10 +80,13 @@ async function runbook(run: Run, input: unknown): Promise<void> {
   await all([phase(run, 'backup', backup), phase(run, 'trial', trial)]);
   await phase(run, 'halt', halt);
 
-  await all([
-    phase(run, 'clone', clone),
-    condition(() => run.gathered.clone !== null).then(() => gate(run, 'replace')),
-  ]);
+  if (resolved(run).spec.clone === 'none') skip(run, 'clone');
+  else {
+    await all([
+      phase(run, 'clone', clone),
+      condition(() => run.gathered.clone !== null).then(() => gate(run, 'replace')),
+    ]);
+  }
   // A clone that had to be begun anew is another one than was approved; one that took long may outlast an approval.
   while (!stillApproved(run, 'replace')) await gate(run, 'replace');
   await phase(run, 'replace', replace);
@@ -103,7 +106,7 @@ async function runbook(run: Run, input: unknown): Promise<void> {
   else skip(run, 'cleanup');
 }
 
-function skip(run: Run, name: 'rehearse' | 'cleanup'): void {
+function skip(run: Run, name: 'rehearse' | 'clone' | 'cleanup'): void {
   phaseRow(run.status, name).state = 'skipped';
 }
 

@@ -1,5 +1,5 @@
 import * as fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { evidenceFor } from '../../src/domain/evidence.ts';
 import { missingForCleanup, missingForReopen, missingForReplace } from '../../src/domain/laws.ts';
 import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
@@ -67,6 +67,38 @@ test.each<[string, (status: UpgradeStatus) => void]>([
   const status = ready();
   spoil(status);
   expect(missingForReplace(status)).not.toEqual([]);
+});
+
+describe('without a clone', () => {
+  function without(more: (status: UpgradeStatus) => void = () => {}): UpgradeStatus {
+    const status = ready();
+    status.gathered.cloneActive = false;
+    status.spec = { ...status.spec!, clone: 'none' };
+    more(status);
+    const row = gateRow(status, 'replace');
+    row.evidence = evidenceFor('replace', status, facts, '2026-01-01T00:00:00.000Z');
+    return status;
+  }
+
+  test('nothing is missing when a person approved evidence that says so', () => {
+    const status = without();
+    expect(missingForReplace(status)).toEqual([]);
+    const said = gateRow(status, 'replace').evidence?.facts.find(({ name }) => name === 'clone')?.value;
+    expect(said).toMatch(/^none .*the original volume itself is the only way back/);
+  });
+
+  test('an approval of evidence that named a clone is void', () => {
+    const status = without();
+    gateRow(status, 'replace').evidence = gateRow(ready(), 'replace').evidence;
+    expect(missingForReplace(status)).toEqual([expect.stringContaining('an approval of gate replace')]);
+  });
+
+  test('a policy is no person', () => {
+    const status = without(({ spec }) => {
+      spec!.gates = { ...spec!.gates, replace: { ...spec!.gates.replace, policy: 'auto' } };
+    });
+    expect(missingForReplace(status)).toEqual([expect.stringContaining('a person')]);
+  });
 });
 
 test('reopen and cleanup are refused without theirs', () => {

@@ -68,6 +68,7 @@ test('the extra cost is clone, new volume and scratch for the retention time, or
   // Three times 20 GB of data need a scratch volume of 60 GB.
   expect(extraCost({ ...priced, source: { ...facts.source, bytes: 20 * 2 ** 30 } }, halfMonth)).toBe(8);
   expect(extraCost({ ...facts, volume: { ...facts.volume, monthlyPrice: null } }, 1)).toBeNull();
+  expect(extraCost({ ...facts, volume: null }, 1)).toBeNull();
 });
 
 describe('changedSince', () => {

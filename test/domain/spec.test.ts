@@ -51,6 +51,17 @@ describe('what is left out', () => {
   });
 });
 
+test('without a clone a person must pass gate replace', () => {
+  expect(problems({ ...least, clone: 'none' })).toEqual([]);
+  for (const replace of ['auto', { policy: 'auto' }]) {
+    expect(problems({ ...least, clone: 'none', gates: { replace } })).toEqual([
+      expect.stringMatching(/^gates\.replace: .* expected manual: with clone: none .* a person must approve/),
+    ]);
+    expect(problems({ ...least, gates: { replace } })).toEqual([]);
+  }
+  expect(problems({ ...least, clone: 'nome' })).toEqual(['clone: found “nome”, expected a mapping or none']);
+});
+
 test('short forms mean the same as long ones', () => {
   const short = specSchema.parse({
     ...least,

@@ -1,5 +1,6 @@
 import { newStatus, type UpgradeStatus } from '../../src/domain/state.ts';
 import type { PlanFacts } from '../../src/domain/plan.ts';
+import type { BlockVolumeFact } from '../../src/domain/facts.ts';
 import { planHash } from '../../src/domain/plan.ts';
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
 
@@ -9,7 +10,7 @@ export const spec: Spec = specSchema.parse({
   retention: '15d',
 });
 
-export const facts: PlanFacts = {
+export const facts: PlanFacts & { volume: BlockVolumeFact } = {
   cluster: {
     clusterUid: 'cluster-1',
     server: 'https://cluster',

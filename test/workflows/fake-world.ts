@@ -67,6 +67,10 @@ export function createWorld(knobs: Knobs) {
   const target = { fenced: true, pod: 'uid-pod-new', rows: null as string | null };
   /** What a way back finds left of the old volume. */
   const going = { volume: 'original' as VolumeUsed };
+  /** What inspectCluster says of the worker's rights. */
+  const rights = { missing: false, blind: false };
+  /** Whether the spec goes without a clone: then nobody asks the provider. */
+  let goesWithout = false;
   let scaledByOthers: string | null = null;
   let candidateRows: string | null = null;
   let atRestSeen = false;
@@ -101,6 +105,9 @@ export function createWorld(knobs: Knobs) {
     );
     law(found, `${activity} was not journalled before its change`);
   }
+  function asksProvider(): void {
+    law(!goesWithout, 'the provider is not asked when the spec goes without a clone');
+  }
   const file = (name: string, text: string): Artifact => {
     artifacts.set(name, text);
     return { name, bytes: text.length, sha512: hex(text) };
@@ -109,33 +116,43 @@ export function createWorld(knobs: Knobs) {
   const activities: AllActivities = {
     resolveSpec: async (input) => {
       const parsed = specSchema.safeParse(input);
-      if (parsed.success) return parsed.data;
+      if (parsed.success) {
+        goesWithout = parsed.data.clone === 'none';
+        return parsed.data;
+      }
       throw ApplicationFailure.nonRetryable(
         parsed.error.issues.map(({ message }) => message).join('; '),
         'SpecInvalid',
       );
     },
     inspectCluster: async () => ({
-      facts: structuredClone({
-        clusterUid: 'cluster-1',
-        server: 'https://cluster',
-        kubernetesVersion: '1.34',
-        database: { ...database, volume: { ...database.volume, reclaimPolicy: state.reclaim } },
-        services,
-        reconcilers,
-      }),
-      checks: knobs.failedCheck
-        ? [{ id: 'claim.exists', status: 'FAILED', message: 'The claim is missing.', remedy: 'Name it.' }]
-        : [{ id: 'claim.exists', status: 'PASSED', message: 'The claim exists.' }],
+      facts: rights.blind
+        ? null
+        : structuredClone({
+            clusterUid: 'cluster-1',
+            server: 'https://cluster',
+            kubernetesVersion: '1.34',
+            database: { ...database, volume: { ...database.volume, reclaimPolicy: state.reclaim } },
+            services,
+            reconcilers,
+          }),
+      checks: rights.missing
+        ? [
+            { id: 'kube.lease', status: 'FAILED', message: 'Its own Lease.' },
+            { id: 'kube.access', status: 'FAILED', message: 'It may not: patch deployments.', remedy: 'Bind it.' },
+          ]
+        : knobs.failedCheck
+          ? [{ id: 'claim.exists', status: 'FAILED', message: 'The claim is missing.', remedy: 'Name it.' }]
+          : [{ id: 'claim.exists', status: 'PASSED', message: 'The claim exists.' }],
     }),
     inspectSource: async () => ({
       facts: sourceFacts,
       checks: [{ id: 'source.locale', status: 'WARNING', message: 'A locale | with odd `signs`.', remedy: 'Look.' }],
     }),
-    inspectVolume: async () => ({
-      facts: volumeFacts,
-      checks: [],
-    }),
+    inspectVolume: async () => {
+      asksProvider();
+      return { facts: volumeFacts, checks: [] };
+    },
     inspectRoutes: async ({ maintenance }) => ({ routes: maintenance ? routes : [], checks: [] }),
     artifactStore: async () => ({ queue: knobs.artifactQueue ?? knobs.queue, folder: '/artifacts' }),
 
@@ -254,7 +271,7 @@ export function createWorld(knobs: Knobs) {
         'a dump is in the artifact store before replace',
       );
       law(candidateRows === content, 'a trial equals the source before replace');
-      law(state.clone === 'active', 'the clone is active before replace');
+      law(goesWithout || state.clone === 'active', 'the clone is active before replace');
       law(approvals.has('replace'), 'gate replace is approved before replace');
       state.claim = 'new';
       return { claimUid: 'uid-claim-new', pv: 'pvc-new', handle: '4712-pvcnew' };
@@ -390,8 +407,12 @@ export function createWorld(knobs: Knobs) {
     otherSessions: async () => [],
     observeDatabase: async () => ({ sessions: 3, logins: ['app'], transactionsPerSecond: 12.5, probeMs: [1] }),
 
-    awaitDetached: async () => law(state.source === 'stopped', 'the volume is detached after the source stopped'),
+    awaitDetached: async () => {
+      asksProvider();
+      law(state.source === 'stopped', 'the volume is detached after the source stopped');
+    },
     startClone: async ({ label }) => {
+      asksProvider();
       registered('removeClone');
       law(state.source === 'stopped', 'the original volume is at rest before it is cloned');
       state.clone = 'creating';
@@ -399,6 +420,7 @@ export function createWorld(knobs: Knobs) {
       return { id: 4712 + clones, label, sizeGb: 10, region: 'eu' };
     },
     awaitClone: async () => {
+      asksProvider();
       state.clone = 'active';
     },
     setRoute: async ({ route }) => {
@@ -473,7 +495,8 @@ export function createWorld(knobs: Knobs) {
       );
       state.source = 'running';
     },
-    rebindOriginal: async () => {
+    rebindOriginal: async ({ volume }) => {
+      if (volume !== null) asksProvider();
       law(state.image === 'postgres:16', 'the target is gone before the original volume is bound again');
       law(!journal.committed || journal.back, 'what services wrote is not left behind without a word');
       state.claim = 'original';
@@ -483,11 +506,13 @@ export function createWorld(knobs: Knobs) {
       state.image = 'postgres:16';
     },
     removeClone: async () => {
+      asksProvider();
       law(state.claim === 'original' || approvals.has('cleanup'), 'the clone is kept until it is needed no more');
       law(going.volume !== 'clone', 'the clone is not removed while the database is on it');
       state.clone = null;
     },
-    removeOriginal: async () => {
+    removeOriginal: async ({ volume }) => {
+      if (volume !== null) asksProvider();
       law(approvals.has('cleanup'), 'gate cleanup is approved before the original volume is removed');
       law(state.claim === 'new', 'the original volume is not in use when it is removed');
       state.originalVolume = false;
@@ -524,6 +549,7 @@ export function createWorld(knobs: Knobs) {
     state,
     target,
     going,
+    rights,
     journal,
     order,
     broken,

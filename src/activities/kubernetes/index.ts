@@ -33,7 +33,7 @@ export type KubernetesActivities = Pick<PreflightActivities, 'inspectCluster'> &
 
 /**
  * Everything that talks to Kubernetes. `removeVolume` deletes the original volume at the provider: under Retain it stays
- * there when its PV goes, so removeOriginal does one after the other.
+ * there when its PV goes, so removeOriginal does one after the other. Of an upgrade without a clone the driver deletes it.
  */
 export function createKubernetesActivities(deps: {
   kubeConfig: KubeConfig;
@@ -52,8 +52,8 @@ export function createKubernetesActivities(deps: {
     ...createDatabaseActivities(kube),
     compareOldWorld: ({ world, old }) => compareOldWorld(kube, world, old),
     async removeOriginal({ world, database, volume }) {
-      await removeReleasedVolume({ world, database });
-      await deps.removeVolume({ world, volume });
+      await removeReleasedVolume({ world, database, byDriver: volume === null });
+      if (volume !== null) await deps.removeVolume({ world, volume });
       await unmark(kube, world, database.workload);
     },
   });

@@ -9,7 +9,7 @@ import { claimMount, podSpecOf, type WorkloadSpec } from './template.ts';
 /** Adds a FAILED check; throw what it returns to end the inspection, because what comes after needs what is missing. */
 export type Stop = (id: string, message: string, remedy: string) => Error;
 
-/** Finds the claim with the data and the Linode volume below it. */
+/** Finds the claim with the data and the volume below it: Linode's, or of any CSI driver when the spec goes without a clone. */
 export async function findStorage(
   kube: Kube,
   workload: WorkloadSpec,
@@ -47,14 +47,22 @@ export async function findStorage(
   }
   const pv = await kube.get('PersistentVolume', { name: pvName });
   const { driver, volumeHandle } = pv.spec?.csi ?? {};
-  if (driver !== 'linodebs.csi.linode.com') {
+  if (driver === undefined || volumeHandle === undefined) {
     throw stop(
       'kube.csi-driver',
-      `PersistentVolume ${pvName} is ${driver === undefined ? 'no CSI volume' : `of the driver ${driver}`}; pgleap clones volumes of linodebs.csi.linode.com.`,
-      'Other providers are not supported yet.',
+      `PersistentVolume ${pvName} is no CSI volume: nothing tells what it is outside this cluster.`,
+      'Move the data to a claim of a storage class whose provisioner is a CSI driver.',
     );
   }
-  if (volumeHandle === undefined || !/^\d+-.+$/.test(volumeHandle)) {
+  const clones = spec.clone !== 'none';
+  if (clones && driver !== 'linodebs.csi.linode.com') {
+    throw stop(
+      'kube.csi-driver',
+      `PersistentVolume ${pvName} is of the driver ${driver}; pgleap clones volumes of linodebs.csi.linode.com only.`,
+      'To go without a copy at the provider, set clone: none in the spec: the original volume, kept and not written, is the only way back then, besides the dump.',
+    );
+  }
+  if (clones && !/^\d+-.+$/.test(volumeHandle)) {
     throw stop(
       'kube.volume-handle',
       `PersistentVolume ${pvName} has the handle ${volumeHandle}, not <volume id>-<label>: the volume at Linode cannot be told from it.`,
@@ -64,7 +72,7 @@ export async function findStorage(
   checks.push({
     id: 'kube.csi-driver',
     status: 'PASSED',
-    message: `Claim ${name} is on Linode volume ${volumeHandle} (${pvName}).`,
+    message: `Claim ${name} is on ${clones ? 'Linode volume' : `${driver} volume`} ${volumeHandle} (${pvName}).`,
   });
   const storageClass = claim.spec?.storageClassName ?? '';
   await storageClassChecks(kube, storageClass, name, checks);

@@ -29,7 +29,7 @@ export function oldVolumeOf(world: World, database: DatabaseFact, pv: string | u
 export async function findOldVolume(
   kube: Kube,
   provider: VolumeProvider,
-  arg: { world: World; database: DatabaseFact; block: BlockVolumeFact; cloneLabel: string },
+  arg: { world: World; database: DatabaseFact; block: BlockVolumeFact | null; cloneLabel: string },
 ): Promise<{ which: VolumeUsed; volume: { pv: string; pvUid: string } }> {
   const { world, database, block, cloneLabel } = arg;
   const { volume } = database;
@@ -45,20 +45,12 @@ export async function findOldVolume(
     throw fail('NotStopped', `PersistentVolume ${volume.pv} is being deleted, but not gone yet`);
   const there = settled.found !== undefined;
   if (there) await getRecorded(kube, 'PersistentVolume', at, volume.pvUid);
-  let exists: boolean;
-  try {
-    exists = await provider.hasVolume(block);
-  } catch (error) {
-    // A provider that does not answer says nothing about a volume that the cluster still has.
-    if (!there || !isFailure(error, 'Unreachable', 'AccessDenied', 'RateLimited')) throw error;
-    exists = true;
+  // Without a provider to ask, and without a clone, the handle is all there is: a pod shows whether the volume exists.
+  if (block === null || (await isThere(provider, block, there))) {
+    if (there) return { which: 'original', volume };
+    const made = await makePv(kube, world, database, names.original(world), volume.handle);
+    return { which: 'original-static', volume: made };
   }
-  if (exists && there) return { which: 'original', volume };
-  if (exists)
-    return {
-      which: 'original-static',
-      volume: await makePv(kube, world, database, names.original(world), volume.handle),
-    };
   const clone = await provider.findClone({ world, source: block, label: cloneLabel });
   if (clone === null) {
     throw fail(
@@ -68,6 +60,16 @@ export async function findOldVolume(
   }
   const handle = `${clone.id}-${clone.label}`;
   return { which: 'clone', volume: await makePv(kube, world, database, names.clone(world), handle) };
+}
+
+/** Whether the provider has the volume. One that does not answer says nothing about a volume that the cluster still has. */
+async function isThere(provider: VolumeProvider, block: BlockVolumeFact, inCluster: boolean): Promise<boolean> {
+  try {
+    return await provider.hasVolume(block);
+  } catch (error) {
+    if (!inCluster || !isFailure(error, 'Unreachable', 'AccessDenied', 'RateLimited')) throw error;
+    return true;
+  }
 }
 
 /** A PV as the driver made the original's, on a volume that exists. Retain: nothing that goes wrong later may destroy it. */

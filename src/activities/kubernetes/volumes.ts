@@ -28,8 +28,11 @@ export function createVolumeActivities(
   provider: VolumeProvider,
 ): Pick<ClusterActivities, 'setReclaimPolicy' | 'createScratch' | 'replaceClaim'> &
   Pick<UndoActivities, 'restoreReclaimPolicy' | 'removeScratch' | 'rebindOriginal'> & {
-    /** The Kubernetes half of removeOriginal: the PV object only. Under Retain its volume stays at the provider. */
-    removeReleasedVolume: (arg: { world: World; database: DatabaseFact }) => Promise<void>;
+    /**
+     * The Kubernetes half of removeOriginal: the PV object only, under Retain its volume stays at the provider. `byDriver`:
+     * under Delete, so that the CSI driver deletes both.
+     */
+    removeReleasedVolume: (arg: { world: World; database: DatabaseFact; byDriver: boolean }) => Promise<void>;
   } {
   async function setPolicy(volume: VolumeFact, policy: VolumeFact['reclaimPolicy']): Promise<void> {
     await kube.patch('PersistentVolume', { name: volume.pv }, { spec: { persistentVolumeReclaimPolicy: policy } });
@@ -298,29 +301,47 @@ export function createVolumeActivities(
       return { volume: old.which, kept: await keptVolume(kube, world) };
     },
 
-    async removeReleasedVolume({ world, database }) {
+    async removeReleasedVolume({ world, database, byDriver }) {
       await checkCluster(kube, world);
       const { volume } = database;
       const found = await kube.find('PersistentVolume', { name: volume.pv });
       if (found === undefined) return;
-      const { spec, status } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+      const at = { name: volume.pv };
+      const { metadata, spec, status } = await getRecorded(kube, 'PersistentVolume', at, volume.pvUid);
       if (spec?.csi?.volumeHandle !== volume.handle) {
-        throw strange('PersistentVolume', { name: volume.pv }, `has the handle ${spec?.csi?.volumeHandle}`);
+        throw strange('PersistentVolume', at, `has the handle ${spec?.csi?.volumeHandle}`);
       }
-      if (status?.phase !== 'Released') {
+      const policy = spec.persistentVolumeReclaimPolicy;
+      // Failed: the driver was asked before, and has not managed it yet.
+      if (status?.phase !== 'Released' && !(byDriver && policy === 'Delete' && status?.phase === 'Failed')) {
         throw fail(
           'Refused',
           `PersistentVolume ${volume.pv} is ${status?.phase}, not Released: something uses the original volume`,
         );
       }
       await awaitDetached(kube, volume.pv);
-      await kube.remove('PersistentVolume', { name: volume.pv }, volume.pvUid);
+      if (!byDriver) await kube.remove('PersistentVolume', at, volume.pvUid);
+      else if (policy !== 'Delete') {
+        if (metadata?.annotations?.['pv.kubernetes.io/provisioned-by'] !== volume.driver) {
+          throw fail(
+            'Refused',
+            `PersistentVolume ${volume.pv} was not made by a provisioner: the driver ${volume.driver} would not delete its volume ${volume.handle}. ` +
+              'Delete both by hand (kubectl delete pv, then the volume at the provider), and retry',
+          );
+        }
+        await kube.patch('PersistentVolume', at, {
+          metadata: { uid: volume.pvUid, resourceVersion: metadata.resourceVersion },
+          spec: { persistentVolumeReclaimPolicy: 'Delete' },
+        });
+      }
       const gone = await poll(
-        async () => ((await kube.find('PersistentVolume', { name: volume.pv })) === undefined ? true : undefined),
-        { timeoutMs: 60_000 },
+        async () => ((await kube.find('PersistentVolume', at)) === undefined ? true : undefined),
+        { timeoutMs: byDriver ? 180_000 : 60_000 },
       );
-      if (gone === undefined)
-        throw fail('NotStopped', `PersistentVolume ${volume.pv} is being deleted, but not gone yet`);
+      if (gone === undefined) {
+        const where = byDriver ? `: see its events (kubectl describe pv ${volume.pv})` : '';
+        throw fail('NotStopped', `PersistentVolume ${volume.pv} is being deleted, but not gone yet${where}`);
+      }
     },
   };
 }

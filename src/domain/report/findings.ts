@@ -117,11 +117,15 @@ export function volumes(status: UpgradeStatus): Html | null {
       `${clone.label} (${clone.id})`,
       `${clone.sizeGb} GB, ${cloneActive ? 'active' : 'not active yet'}`,
     ]);
+  if (status.spec?.clone === 'none') rows.push(['Clone', 'none', 'the spec says clone: none']);
   if (newClaim) rows.push(['New volume', `${newClaim.pv} (${newClaim.handle})`, `under claim ${claim.name}`]);
   const kept =
     status.retentionEndsAt === null
       ? null
-      : html`<p>Original volume and clone are kept at least until ${timeText(status.retentionEndsAt)}.</p>`;
+      : html`<p>
+          ${clone ? 'Original volume and clone are' : 'The original volume is'} kept at least until
+          ${timeText(status.retentionEndsAt)}.
+        </p>`;
   return table(
     'Volumes',
     ['what', 'which', ''],

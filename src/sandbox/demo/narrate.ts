@@ -6,9 +6,10 @@ import type { Session } from '../../client/connection.ts';
 import { evidenceLines, progressText } from '../../client/text.ts';
 import { describeUpgrade, sendMessage, upgradeStatus } from '../../client/upgrades.ts';
 import { temporalCommand } from '../../domain/details.ts';
+import { gateQuestion } from '../../domain/evidence.ts';
 import { duration } from '../../domain/text.ts';
 import { UserError } from '../../domain/exit-codes.ts';
-import { gates, type PhaseName } from '../../domain/phases.ts';
+import type { PhaseName } from '../../domain/phases.ts';
 import { openGate, type GateRow, type PhaseRow, type UpgradeStatus } from '../../domain/state.ts';
 
 /** Why each phase is there: what the phase table does not say. */
@@ -140,10 +141,9 @@ function tell(terminal: Terminal, row: PhaseRow, told: Set<string>): void {
 
 async function answerGate(session: Session, terminal: Terminal, status: UpgradeStatus, gate: GateRow): Promise<void> {
   const { hash, facts, shown } = gate.evidence ?? { hash: '', facts: [], shown: [] };
-  const asks = gates.find(({ name }) => name === gate.name)?.asks ?? '';
   const input = { gate: gate.name, by: terminal.by, evidence: hash };
   say(terminal);
-  say(terminal, style(terminal, ['bold', 'yellow'], `◆ gate ${gate.name}: ${asks}`));
+  say(terminal, style(terminal, ['bold', 'yellow'], `◆ gate ${gate.name}: ${gateQuestion(status, gate.name)}`));
   for (const line of evidenceLines([...facts, ...shown])) say(terminal, `  ${line}`);
   say(terminal, `  The same answer with plain temporal:`);
   say(terminal, style(terminal, 'dim', `    ${temporalCommand(status.workflowId, 'approve', input)}`));

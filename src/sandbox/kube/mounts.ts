@@ -70,7 +70,7 @@ async function prepareVolume(context: MountContext, pod: Pod, volume: PodVolume)
     const persistent = store.get('persistentvolumes', '', claim?.spec.volumeName ?? '');
     const id = persistent === undefined ? undefined : volumeIdOf(persistent);
     if (id === undefined)
-      throw new ConfigProblem(`claim "${claimSource.claimName}" has no volume of the Linode driver`);
+      throw new ConfigProblem(`claim "${claimSource.claimName}" has no volume of a driver that the sandbox has`);
     const path = context.volumes.directory(id);
     await giveToGroup(path, pod.spec.securityContext?.fsGroup);
     return { path, readOnly: claimSource.readOnly === true };

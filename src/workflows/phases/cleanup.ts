@@ -18,11 +18,12 @@ export async function cleanup(run: Run): Promise<void> {
     throw ApplicationFailure.nonRetryable(`Nothing is removed without ${missing.join(', ')}.`, 'Refused');
   }
   const { volume } = plan.facts;
-  const { label } = needed(run.gathered.clone, 'the clone');
+  const name = volume?.label ?? database(run).volume.handle;
+  const copies = volume === null ? [] : [{ source: volume, label: needed(run.gathered.clone, 'the clone').label }];
   await all([
-    act('removeClone', `remove the clone ${label}`, { world, source: volume, label }),
-    act('removeOriginal', `remove the original volume ${volume.label}`, { world, database: database(run), volume }),
+    ...copies.map((copy) => act('removeClone', `remove the clone ${copy.label}`, { world, ...copy })),
+    act('removeOriginal', `remove the original volume ${name}`, { world, database: database(run), volume }),
     act('removeScratch', 'remove the scratch volume', { world }),
   ]);
-  note(run, 'cleanup', `removed ${label}, ${volume.label} and the scratch volume`);
+  note(run, 'cleanup', `removed ${[...copies.map(({ label }) => label), name].join(', ')} and the scratch volume`);
 }

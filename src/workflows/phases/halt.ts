@@ -3,7 +3,7 @@
  *
  * 1. Nobody has written since the backup: read-only services still had their logins.
  * 2. Seen that services are still at 0, the source's workload to 0.
- * 3. Pods gone, VolumeAttachment gone; the volume detached at the provider.
+ * 3. Pods gone, VolumeAttachment gone; the volume detached at the provider, unless the spec goes without a clone.
  *
  * Undone by: the source at 1 again, on its own volume.
  * Killed here: a workload at 0 and a detached volume are found as such.
@@ -27,11 +27,9 @@ export async function halt(run: Run): Promise<void> {
   if (run.gathered.haltingAt === null) await stillAsBackedUp(run);
   run.gathered.haltingAt = now();
   await act('haltDatabase', 'source to 0', { world, database: database(run), atRest: atRest(run) });
-  await act('awaitDetached', `wait until volume ${plan.facts.volume.id} is detached`, {
-    world,
-    volume: plan.facts.volume,
-  });
-  note(run, 'halt', `volume ${plan.facts.volume.label} is detached`);
+  const { volume } = plan.facts;
+  if (volume !== null) await act('awaitDetached', `wait until volume ${volume.id} is detached`, { world, volume });
+  note(run, 'halt', `volume ${volume?.label ?? database(run).volume.handle} is detached`);
 }
 
 /**

@@ -22,10 +22,12 @@ export async function replace(run: Run): Promise<void> {
   }
 
   // The gate may have waited for hours, and the clone is what is left when all else fails.
-  await act('awaitClone', 'see that the clone is still there', {
-    world,
-    clone: needed(run.gathered.clone, 'the clone'),
-  });
+  if (spec.clone !== 'none') {
+    await act('awaitClone', 'see that the clone is still there', {
+      world,
+      clone: needed(run.gathered.clone, 'the clone'),
+    });
+  }
   await willUndo(run, {
     id: 'replace/claim',
     phase: 'replace',

@@ -3,9 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { claimsOf, isEnded, splitKey, timestamp, type PersistentVolume, type Pod } from '../objects.ts';
 import type { Store } from '../store.ts';
 import { feed, startQueue, type Controller } from './loop.ts';
-import { csiDriver, volumeIdOf, type VolumeContext } from './volumes.ts';
+import { volumeIdOf, type VolumeContext } from './volumes.ts';
 
-const attacherFinalizer = `external-attacher/${csiDriver.replaceAll('.', '-')}`;
 /** Far less than the provider's seconds, but long enough that nobody can rely on it being at once. */
 const hotplugMs = 30;
 
@@ -14,9 +13,17 @@ export interface AttachContext extends VolumeContext {
   linodeId: number;
 }
 
+function driverOf(volume: PersistentVolume): string {
+  return volume.spec.csi?.driver ?? '';
+}
+
+function attacherFinalizer(volume: PersistentVolume): string {
+  return `external-attacher/${driverOf(volume).replaceAll('.', '-')}`;
+}
+
 /** The name under which a node's status lists a volume. */
 export function uniqueVolumeName(volume: PersistentVolume): string {
-  return `kubernetes.io/csi/${csiDriver}^${volume.spec.csi?.volumeHandle ?? ''}`;
+  return `kubernetes.io/csi/${driverOf(volume)}^${volume.spec.csi?.volumeHandle ?? ''}`;
 }
 
 /** The persistent volumes behind a pod's claims, as far as they are bound. */
@@ -73,22 +80,24 @@ async function reconcile(context: AttachContext, name: string): Promise<void> {
 async function attach(context: AttachContext, volume: PersistentVolume): Promise<void> {
   const { store, volumes, nodeName, linodeId, recorder } = context;
   const id = volumeIdOf(volume);
-  if (id === undefined) throw new Error(`${volume.metadata.name} has no handle of ${csiDriver}`);
+  if (id === undefined) throw new Error(`${volume.metadata.name} has no handle of a known driver`);
   const { volumeHandle = '' } = volume.spec.csi ?? {};
-  const name = `csi-${createHash('sha256').update(`${volumeHandle}${csiDriver}${nodeName}`).digest('hex')}`;
+  const name = `csi-${createHash('sha256')
+    .update(`${volumeHandle}${driverOf(volume)}${nodeName}`)
+    .digest('hex')}`;
   if (store.get('volumeattachments', '', name) === undefined) {
     store.insert('volumeattachments', {
       apiVersion: 'storage.k8s.io/v1',
       kind: 'VolumeAttachment',
-      metadata: { name, finalizers: [attacherFinalizer] },
-      spec: { attacher: csiDriver, nodeName, source: { persistentVolumeName: volume.metadata.name } },
+      metadata: { name, finalizers: [attacherFinalizer(volume)] },
+      spec: { attacher: driverOf(volume), nodeName, source: { persistentVolumeName: volume.metadata.name } },
       status: { attached: false },
     });
   }
   store.mutate('persistentvolumes', '', volume.metadata.name, (draft) => {
     const finalizers = draft.metadata.finalizers ?? [];
-    if (draft.metadata.deletionTimestamp === undefined && !finalizers.includes(attacherFinalizer)) {
-      draft.metadata.finalizers = [...finalizers, attacherFinalizer];
+    if (draft.metadata.deletionTimestamp === undefined && !finalizers.includes(attacherFinalizer(volume))) {
+      draft.metadata.finalizers = [...finalizers, attacherFinalizer(volume)];
     }
   });
   try {
@@ -126,6 +135,6 @@ async function detach(context: AttachContext, name: string, volume: PersistentVo
 /** The external attacher holds a volume's object from its first attachment until it is deleted and attached nowhere. */
 function letGo(store: Store, volume: PersistentVolume): void {
   store.mutate('persistentvolumes', '', volume.metadata.name, (draft) => {
-    draft.metadata.finalizers = (draft.metadata.finalizers ?? []).filter((one) => one !== attacherFinalizer);
+    draft.metadata.finalizers = (draft.metadata.finalizers ?? []).filter((one) => one !== attacherFinalizer(volume));
   });
 }

@@ -6,6 +6,11 @@ import type { Volumes } from '../volumes.ts';
 import { feed, startQueue, type Context, type Controller, type Queue } from './loop.ts';
 
 export const csiDriver = 'linodebs.csi.linode.com';
+/** Handles of the drivers that are emulated: Linode's, and one that nobody but its own provider knows anything of. */
+const handles = new Map([
+  [csiDriver, /^(\d+)-.+$/],
+  ['disk.csi.example.com', /^vol-(\d+)$/],
+]);
 const provisionerFinalizer = 'external-provisioner.volume.kubernetes.io/finalizer';
 const mebibyte = 2 ** 20;
 const gibibyte = 2 ** 30;
@@ -17,11 +22,11 @@ export interface VolumeContext extends Context {
   region: string;
 }
 
-/** The provider's volume id of a PV, undefined when the PV isn't the Linode driver's or its handle is ill-formed. */
+/** The provider's volume id of a PV, undefined when the PV isn't of a known driver or its handle is ill-formed. */
 export function volumeIdOf(volume: PersistentVolume): number | undefined {
-  const { driver, volumeHandle } = volume.spec.csi ?? {};
-  const found = driver === csiDriver ? /^(\d+)-.+$/.exec(volumeHandle ?? '') : null;
-  return found === null ? undefined : Number(found[1]);
+  const { driver = '', volumeHandle = '' } = volume.spec.csi ?? {};
+  const found = handles.get(driver)?.exec(volumeHandle);
+  return found ? Number(found[1]) : undefined;
 }
 
 /** Binds claims, provisions, reclaims, and keeps the finalizers that protect claims and volumes. */
@@ -186,7 +191,8 @@ async function provision({ store, recorder, volumes, region }: VolumeContext, cl
     else say('Normal', 'FailedBinding', 'no persistent volumes available for this claim and no storage class is set');
     return;
   }
-  if (storageClass.provisioner !== csiDriver) return;
+  const driver = storageClass.provisioner;
+  if (!handles.has(driver)) return;
   const modes = claim.spec.accessModes ?? [];
   if (!modes.every((mode) => mode === 'ReadWriteOnce' || mode === 'ReadWriteOncePod')) {
     say('Warning', 'ProvisioningFailed', `unsupported access mode: ${modes.join(', ')}`);
@@ -207,7 +213,7 @@ async function provision({ store, recorder, volumes, region }: VolumeContext, cl
     metadata: {
       name: label,
       annotations: {
-        'pv.kubernetes.io/provisioned-by': csiDriver,
+        'pv.kubernetes.io/provisioned-by': driver,
         'volume.kubernetes.io/provisioner-deletion-secret-name': '',
         'volume.kubernetes.io/provisioner-deletion-secret-namespace': '',
       },
@@ -218,11 +224,11 @@ async function provision({ store, recorder, volumes, region }: VolumeContext, cl
       capacity: { storage: binary(bytes) },
       claimRef: { apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name, uid },
       csi: {
-        driver: csiDriver,
+        driver,
         fsType: 'ext4',
-        volumeHandle: `${made.id}-${made.label}`,
+        volumeHandle: driver === csiDriver ? `${made.id}-${made.label}` : `vol-${made.id}`,
         volumeAttributes: {
-          'storage.kubernetes.io/csiProvisionerIdentity': `sandbox-${csiDriver}`,
+          'storage.kubernetes.io/csiProvisionerIdentity': `sandbox-${driver}`,
           'topology.linode.com/region': region,
         },
       },
@@ -243,8 +249,8 @@ async function provision({ store, recorder, volumes, region }: VolumeContext, cl
   store.mutate('persistentvolumeclaims', namespace, name, (draft) => {
     draft.metadata.annotations = {
       ...draft.metadata.annotations,
-      'volume.kubernetes.io/storage-provisioner': csiDriver,
-      'volume.beta.kubernetes.io/storage-provisioner': csiDriver,
+      'volume.kubernetes.io/storage-provisioner': driver,
+      'volume.beta.kubernetes.io/storage-provisioner': driver,
     };
   });
   bind(store, volume, latest);
