@@ -2,7 +2,9 @@
  * Gate begin may have waited for hours: pods restart, services are scaled, workloads are replaced. Before anything goes down
  * the world is looked at again.
  */
-import { CancelledFailure } from '@temporalio/workflow';
+import { ApplicationFailure, CancelledFailure } from '@temporalio/workflow';
+import type { Check } from '../domain/checks.ts';
+import type { ClusterFacts } from '../domain/facts.ts';
 import { changedSince, planHash } from '../domain/plan.ts';
 import { gateRow } from '../domain/state.ts';
 import { act } from './activities.ts';
@@ -11,17 +13,17 @@ import { resolved, show, stop, type Run } from './run.ts';
 
 /**
  * True when the plan is still true, with the database's pod of now. False when services changed: then the plan is made anew
- * from them, and what was approved is void. A database that is another one ends the upgrade.
+ * from them, and what was approved is void. A database that is another one ends the upgrade; one that cannot be looked at, or
+ * a right that is gone, parks it.
  */
 export async function planStillHolds(run: Run): Promise<boolean> {
   const { spec, plan } = resolved(run);
-  const { facts, checks } = await insist(run, 'maintain', () =>
-    act('inspectCluster', 'see that the plan still holds', { spec }),
+  const facts = await insist(run, 'maintain', async () =>
+    stillSeen(await act('inspectCluster', 'see that the plan still holds', { spec })),
   );
-  const changed = facts ? changedSince(plan.facts.cluster, facts) : { database: true, services: true };
-  if (!facts || changed.database) {
-    const failed = checks.filter(({ status }) => status === 'FAILED').map(({ message }) => message);
-    const why = `The database is not the one of the plan any more; nothing went down. ${failed.join(' ')}`.trim();
+  const changed = changedSince(plan.facts.cluster, facts);
+  if (changed.database) {
+    const why = 'The database is not the one of the plan any more; nothing went down.';
     stop(run, { how: 'refused', why, by: null, type: 'WrongWorld' });
     throw new CancelledFailure(why);
   }
@@ -37,6 +39,22 @@ export async function planStillHolds(run: Run): Promise<boolean> {
   row.reminders = 0;
   show(run);
   return false;
+}
+
+/** Lease and journal are this upgrade's own by now, which preflight takes for those of another. */
+const ownTraces = new Set(['kube.lease', 'kube.leftover']);
+
+/** The facts; throws what is in the way of them, or of the requests that are to come. */
+function stillSeen({ facts, checks }: { facts: ClusterFacts | null; checks: Check[] }): ClusterFacts {
+  const failed = checks.filter(
+    ({ id, status }) => status === 'FAILED' && (id === 'kube.access' || (facts === null && !ownTraces.has(id))),
+  );
+  if (facts !== null && failed.length === 0) return facts;
+  const lines = failed.map(({ id, message, remedy = '' }) => `${id}: ${message} ${remedy}`.trim());
+  throw ApplicationFailure.nonRetryable(
+    `Before anything goes down the plan is compared with the world, and that does not go any more. ${lines.join(' ')} Mend it and retry.`,
+    'PreflightRefused',
+  );
 }
 
 /** The source's pod of now, for a phase that is begun again: a restarted pod is still the same database. */

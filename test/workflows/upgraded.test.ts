@@ -290,6 +290,25 @@ describe.concurrent('between plan and begin', () => {
     expect(upgrade.world.state.counts.get(`${upgrade.world.database.workload.namespace}/web`)).toBe(5);
   });
 
+  test.each([false, true])(
+    'a right that is gone parks with its name, nothing went down (unreadable: %s)',
+    async (blind) => {
+      const upgrade = await harness.start({ spec: { gates: { ...allAuto, begin: {} } } });
+      await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open');
+      Object.assign(upgrade.world.rights, { missing: true, blind });
+      await upgrade.answer('begin');
+      const { park } = await upgrade.parked();
+      expect(park).toMatchObject({ type: 'PreflightRefused', options: ['retry', 'rollback', 'abort'] });
+      expect(park?.message).toContain('kube.access: It may not: patch deployments. Bind it. Mend it');
+      expect(park?.message).not.toContain('Its own Lease');
+      expect(upgrade.world.order).not.toContain('suspendCronJob');
+      Object.assign(upgrade.world.rights, { missing: false, blind: false });
+      await upgrade.resolve('retry');
+      expect((await upgrade.handle.result()).ok).toBe(true);
+      expect(upgrade.world.broken).toEqual([]);
+    },
+  );
+
   test('another claim ends the upgrade with what was prepared put back', async () => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, begin: {} } } });
     await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open');
