@@ -109,13 +109,28 @@ export async function requireWorker(session: Session): Promise<void> {
   if ((await countWorkers(session)) === 0) throw noWorker(session, 'is there');
 }
 
-/** Workers that asked the shared task queue for workflow tasks in the last two minutes; one that was killed still counts. */
-export async function countWorkers({ client, namespace, taskQueue }: Session): Promise<number> {
-  const found = await client.withDeadline(Date.now() + patienceMs, () =>
-    client.workflowService.describeTaskQueue({ namespace, taskQueue: { name: taskQueue } }),
-  );
-  const recent = Date.now() - 120_000;
-  return (found.pollers ?? []).filter((poller) => Number(poller.lastAccessTime?.seconds ?? 0) * 1000 > recent).length;
+/**
+ * Workers that asked the shared task queue for workflow tasks in the last two minutes; one that was killed still counts. A server
+ * that is too busy to say is asked three times, for 10 s each; then this throws UserError `noTemporal`.
+ */
+export async function countWorkers({ client, namespace, taskQueue, address }: Session): Promise<number> {
+  const ask = () => client.workflowService.describeTaskQueue({ namespace, taskQueue: { name: taskQueue } });
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      const found = await client.withDeadline(Date.now() + patienceMs, ask);
+      const recent = Date.now() - 120_000;
+      const isRecent = (seconds: unknown) => Number(seconds ?? 0) * 1000 > recent;
+      return (found.pollers ?? []).filter(({ lastAccessTime }) => isRecent(lastAccessTime?.seconds)).length;
+    } catch (error) {
+      if (!isLate(error)) throw error;
+      if (attempt < 3) continue;
+      throw new UserError(
+        'noTemporal',
+        `Temporal’s server at ${address} did not say within ${(attempt * patienceMs) / 1000} s who serves task queue ${taskQueue}. ` +
+          'It may be overloaded. Look at it, and try again.',
+      );
+    }
+  }
 }
 
 /** The error for a task queue that nobody serves; `what` goes on after “No pgleap worker”. */

@@ -44,15 +44,26 @@ async function connectOrSay(checks: Check[]): Promise<Session | null> {
     });
     return session;
   } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    const [message = '', ...remedy] = error.message.split(/(?<=[.)]) (?=[A-Z])/);
-    checks.push({ id: 'temporal', status: 'FAILED', message, remedy: remedy.join(' ') });
+    checks.push(failed('temporal', error));
     return null;
   }
 }
 
+/** Throws what is not for a user. */
+function failed(id: string, error: unknown): Check {
+  if (!(error instanceof UserError)) throw error;
+  const [message = '', ...remedy] = error.message.split(/(?<=[.)]) (?=[A-Z])/);
+  return { id, status: 'FAILED', message, remedy: remedy.join(' ') };
+}
+
 async function checkWorkers(session: Session, checks: Check[]): Promise<number> {
-  const workers = await countWorkers(session);
+  let workers = 0;
+  try {
+    workers = await countWorkers(session);
+  } catch (error) {
+    checks.push(failed('worker', error));
+    return 0;
+  }
   checks.push(
     workers > 0
       ? {

@@ -50,12 +50,12 @@ async function isExecutable(file: string): Promise<boolean> {
 }
 
 /**
- * Starts a development server on free ports of `ip` (default: the loopback one) and resolves when it takes workflows (about 3 s). It ends with `close()`, and
+ * Starts a development server on free ports and resolves when it takes workflows (about 3 s). It ends with `close()`, and
  * also when this process dies in any way. Without `dbFilename` it forgets everything; with one, started again on the same
  * `port`, it goes on. Throws an Error that says what to install when there is no binary.
  */
 export async function startTemporal(
-  options: { dbFilename?: string; ip?: string; port?: number; uiPort?: number; ui?: boolean } = {},
+  options: { dbFilename?: string; port?: number; uiPort?: number; ui?: boolean } = {},
 ): Promise<TemporalServer> {
   const binary = await findTemporal();
   if (!binary) {
@@ -74,11 +74,10 @@ export async function startTemporal(
 }
 
 async function launch(binary: string, options: Parameters<typeof startTemporal>[0] & object): Promise<TemporalServer> {
-  const ip = options.ip ?? '127.0.0.1';
   const port = options.port ?? (await freePort());
   const uiPort = options.uiPort ?? (await freePort());
   const ui = options.ui ?? true;
-  const args = ['server', 'start-dev', '--ip', ip, '--port', String(port), '--log-level', 'error'];
+  const args = ['server', 'start-dev', '--ip', '127.0.0.1', '--port', String(port), '--log-level', 'error'];
   args.push(...(ui ? ['--ui-port', String(uiPort)] : ['--headless']));
   for (const name of searchAttributes) args.push('--search-attribute', `${name}=Keyword`);
   if (options.dbFilename !== undefined) args.push('--db-filename', options.dbFilename);
@@ -109,7 +108,7 @@ async function launch(binary: string, options: Parameters<typeof startTemporal>[
     if (!ended && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
   }
 
-  const address = `${ip}:${port}`;
+  const address = `127.0.0.1:${port}`;
   const deadline = Date.now() + 60_000;
   while (!(await takesWorkflows(address))) {
     if (ended || Date.now() > deadline) {
@@ -118,7 +117,7 @@ async function launch(binary: string, options: Parameters<typeof startTemporal>[
     }
     await sleep(100);
   }
-  return { address, uiUrl: ui ? `http://${ip}:${uiPort}` : null, close };
+  return { address, uiUrl: ui ? `http://127.0.0.1:${uiPort}` : null, close };
 }
 
 /** Its input ends when the parent does, however the parent dies; then the server is told to. */

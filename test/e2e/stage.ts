@@ -50,9 +50,7 @@ export async function raiseStage(from: SourceMajor, sizeMb: number, topology = '
   const world = await raiseTestWorld({ stateDir: join(folder, 'world'), from, sizeMb, topology });
   closers.push(() => world.close());
   const sandbox = world.address;
-  // Where the world's pods reach this machine.
-  const ip = new URL(sandbox.cloudflare.url).hostname;
-  const temporal = await startTemporal({ ui: false, ip });
+  const temporal = await startTemporal({ ui: false });
   closers.push(() => temporal.close());
   const artifacts = join(folder, 'artifacts');
   const env = {
