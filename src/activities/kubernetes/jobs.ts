@@ -58,8 +58,9 @@ echo started
 `;
 
 const pollScript = `${readStat}
-dir=$1
+dir=$1 steps=$2
 [ -d "$dir" ] || { echo absent; exit 0; }
+while [ "$steps" -gt 0 ] && [ ! -e "$dir/rc" ]; do sleep 0.2; steps=$((steps - 1)); done
 state=lost
 if [ -s "$dir/rc" ]; then state=done
 # Made, but not written to: that is what a full volume leaves.
@@ -144,9 +145,10 @@ export async function startJob(
   throw fail('CommandFailed', `could not start job ${job.name} in ${pod.namespace}/${pod.name}: ${stderr.trim()}`);
 }
 
-/** One short exec. */
-export async function pollJob(kc: KubeConfig, pod: PodRef, name: string): Promise<JobState> {
-  const text = await runInPod(kc, pod, ['sh', '-c', pollScript, 'sh', jobFolder(name)], {
+/** One short exec. It waits up to `waitMs` in the pod for the job to end, and answers as soon as it has. */
+export async function pollJob(kc: KubeConfig, pod: PodRef, name: string, waitMs = 0): Promise<JobState> {
+  const steps = String(Math.ceil(waitMs / 200));
+  const text = await runInPod(kc, pod, ['sh', '-c', pollScript, 'sh', jobFolder(name), steps], {
     says: `looking at job ${name}`,
   });
   const [head = '', progress = '', ...err] = text.split('\n');
@@ -171,7 +173,7 @@ export async function pollJob(kc: KubeConfig, pod: PodRef, name: string): Promis
 }
 
 /**
- * Polls until the job has ended, soon at first and every 2 s at the latest; returns its last state whatever the exit code.
+ * Polls until the job has ended, and knows it a moment later: services are down meanwhile. Returns its last state whatever the exit code.
  * `onProgress` runs at each poll (heartbeat there). Throws JobLost when it vanished: the caller may clear it and start anew.
  * Broken polls are forgiven for some minutes, because the job goes on without them.
  */
@@ -181,11 +183,10 @@ export async function awaitJob(
   name: string,
   onProgress: (state: JobState) => void,
 ): Promise<JobState & { code: number }> {
-  let wait = 150;
   let lastAnswer = performance.now();
   for (;;) {
     try {
-      const state = await pollJob(kc, pod, name);
+      const state = await pollJob(kc, pod, name, 2000);
       lastAnswer = performance.now();
       onProgress(state);
       if (state.code !== null) return { ...state, code: state.code };
@@ -197,9 +198,10 @@ export async function awaitJob(
       if (!isFailure(error, 'StreamBroken', 'Unreachable', 'RateLimited')) throw error;
       if (performance.now() - lastAnswer > outageMs) throw error;
       beat();
+      await pause(1000);
     }
-    await pause(wait);
-    wait = Math.min(wait * 1.3, 2000);
+    // Only to end when the activity is cancelled.
+    await pause(0);
   }
 }
 

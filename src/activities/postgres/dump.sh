@@ -60,7 +60,8 @@ compressor=$!
     if read -r _ bytes < <(grep '^rchar' "/proc/$compressor/io" 2>/dev/null); then
       echo "$bytes $([ "$estimate" -gt 0 ] && echo "$estimate" || echo -)" >progress
     fi
-    sleep 1
+    # The script waits for this loop at its end.
+    sleep 0.2
   done
 ) &
 meter=$!

@@ -305,7 +305,8 @@ exec 8<&-
 cat lines.* | grep -v '^note	' | sort >all
 cat notes.shared lines.* | grep '^note	' | sort >"$file.notes.tmp"
 mv all "$file.tmp"
-sync
+# These two only: of the rest the server was told not to wait for the disk.
+sync "$file.tmp" "$file.notes.tmp" 2>/dev/null || sync
 sum=$(sha512sum <"$file.tmp")
 mv "$file.notes.tmp" "$file.notes"
 mv "$file.tmp" "$file"

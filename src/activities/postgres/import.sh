@@ -39,7 +39,8 @@ unpacker=$!
 (
   while kill -0 $unpacker 2>/dev/null; do
     if read -r _ at < <(grep '^pos:' "/proc/$unpacker/fdinfo/0" 2>/dev/null); then echo "$at $total" >progress; fi
-    sleep 1
+    # The script waits for this loop at its end.
+    sleep 0.2
   done
 ) &
 meter=$!
