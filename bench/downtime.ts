@@ -8,6 +8,7 @@ import type { PodRef } from '../src/domain/facts.ts';
 import type { PhaseName } from '../src/domain/phases.ts';
 import { specSchema } from '../src/domain/spec.ts';
 import { podOf } from '../src/sandbox/world/access.ts';
+import { tellTimeline } from './timeline.ts';
 import { say, superuser, type BenchWorld } from './world.ts';
 
 /** The runbook by hand without a pause to think, then pgleap, on the same data; seconds of what services wait for. */
@@ -20,7 +21,7 @@ export async function benchDowntime(world: BenchWorld) {
   const { workflowId } = await startUpgrade(session, input, specSchema.parse(input), null);
   const result = await upgradeResult(session, workflowId);
   if (!result.ok) throw new Error(`pgleap ended with ${result.outcome}: ${result.why}`);
-  const { phases, gathered } = await upgradeStatus(session, workflowId);
+  const { phases, gathered, downtime } = await upgradeStatus(session, workflowId);
   const between = (from: PhaseName, to: PhaseName) => {
     const began = phases.find(({ name }) => name === from)?.startedAt ?? '';
     const over = phases.find(({ name }) => name === to)?.endedAt ?? '';
@@ -36,6 +37,7 @@ export async function benchDowntime(world: BenchWorld) {
   };
   const same = seconds.backupAndTrial + seconds.restore;
   const ratio = same / hand.total;
+  await tellTimeline(session, workflowId, downtime.from ?? '', downtime.to ?? '');
   for (const { name, seconds: took } of result.phases) say(`  ${name.padEnd(12)} ${took.toFixed(1)} s`);
   say(
     `by hand ${hand.total.toFixed(1)} s; pgleap ${same.toFixed(1)} s with two fingerprints of the source and one of the trial`,
