@@ -24,7 +24,7 @@ export default class ChaosReporter implements Reporter {
         const { table } = test.meta();
         if (table === undefined) continue;
         const rows = tables.get(table.title) ?? [];
-        rows.push({ ...table.row, test: state });
+        rows.push(...table.rows.map((row) => ({ ...row, test: state })));
         tables.set(table.title, rows);
       }
     }

@@ -1,17 +1,17 @@
 import type { TestContext } from 'vitest';
 
-/** A test's line in one of the run's tables: column by column, in this order. The reporter adds whether it passed. */
+/** A line in one of the run's tables: column by column, in this order. The reporter adds whether its test passed. */
 export type Row = Record<string, string | number>;
 
 declare module 'vitest' {
   interface TaskMeta {
-    table?: { title: string; row: Row };
+    table?: { title: string; rows: Row[] };
   }
 }
 
-/** Puts a test into a table of the run. Again in the same test: with what is known by then. */
-export function tell({ task }: TestContext, title: string, row: Row): void {
-  task.meta.table = { title, row };
+/** Puts a test into a table of the run, with a line or several. Again in the same test: with what is known by then. */
+export function tell({ task }: TestContext, title: string, ...rows: Row[]): void {
+  task.meta.table = { title, rows };
 }
 
 /** Rows as text for a terminal, columns as wide as they need. */

@@ -12,6 +12,7 @@ export default defineConfig({
     reporters: ['default', fileURLToPath(new URL('reporter.ts', import.meta.url))],
     pool: 'forks',
     maxWorkers: 2,
+    maxConcurrency: 3,
     testTimeout: 120_000,
     hookTimeout: 180_000,
     teardownTimeout: 30_000,

@@ -9,7 +9,7 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { onTestFinished } from 'vitest';
 import { connect, countWorkers, type Session } from '../../src/client/connection.ts';
 import { readSpecFile } from '../../src/client/spec-file.ts';
-import { startTemporal } from '../../src/client/temporal-server.ts';
+import { startTemporal, type TemporalServer } from '../../src/client/temporal-server.ts';
 import { describeUpgrade, findUpgrade, sendMessage, startUpgrade, upgradeStatus } from '../../src/client/upgrades.ts';
 import { UserError } from '../../src/domain/exit-codes.ts';
 import type { GateName } from '../../src/domain/phases.ts';
@@ -27,6 +27,8 @@ export interface Stage {
   access: Access;
   session: Session;
   artifacts: string;
+  /** A worker's environment. */
+  env: NodeJS.ProcessEnv;
   visitor: Visitor;
   /** A worker as the operator runs it, with `more` in its environment; resolves when it asks for work. */
   startWorker(more?: Record<string, string>): Promise<ChildProcess>;
@@ -37,21 +39,29 @@ export interface Stage {
   };
 }
 
-/** Ready to start an upgrade when it resolves; taken down when the running test has finished. */
-export async function raiseStage(from: SourceMajor, sizeMb: number, topology = 'sandbox'): Promise<Stage> {
+/**
+ * Ready to start an upgrade when it resolves; taken down when the running test has finished: one that runs beside others
+ * gives its own `onTestFinished`. A `temporal` that is given stays its giver's.
+ */
+export async function raiseStage(
+  from: SourceMajor,
+  sizeMb: number,
+  given: { topology?: string; temporal?: TemporalServer; onTestFinished?: typeof onTestFinished } = {},
+): Promise<Stage> {
   const closers: (() => Promise<unknown>)[] = [];
   let session: Session | undefined;
-  onTestFinished(async ({ task }) => {
+  (given.onTestFinished ?? onTestFinished)(async ({ task }) => {
     if (task.result?.state === 'fail' && session) console.error(await whereItStood(session));
     for (const one of closers.splice(0).reverse()) await one();
   }, 240_000);
   const folder = await mkdtemp(join(tmpdir(), 'pgleap-e2e-'));
   closers.push(() => rm(folder, { recursive: true, force: true }));
+  const { topology = 'sandbox' } = given;
   const world = await raiseTestWorld({ stateDir: join(folder, 'world'), from, sizeMb, topology });
   closers.push(() => world.close());
   const sandbox = world.address;
-  const temporal = await startTemporal({ ui: false });
-  closers.push(() => temporal.close());
+  const temporal = given.temporal ?? (await startTemporal({ ui: false }));
+  if (given.temporal === undefined) closers.push(() => temporal.close());
   const artifacts = join(folder, 'artifacts');
   const env = {
     ...process.env,
@@ -75,6 +85,7 @@ export async function raiseStage(from: SourceMajor, sizeMb: number, topology = '
     access: openAccess(kubeConfig),
     session: connected,
     artifacts,
+    env,
     visitor,
     pgleap(...args) {
       const child = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), ...args], {
@@ -147,7 +158,7 @@ export async function follow(
 }
 
 /** Temporal goes on asking a killed worker for some seconds; the command's patience is shorter than that. */
-async function patiently<T>(request: () => Promise<T>): Promise<T> {
+export async function patiently<T>(request: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await request();

@@ -60,9 +60,11 @@ export async function expectUpgraded(on: Stage, workflowId: string, before: Snap
   const result = await upgradeResult(on.session, workflowId);
   expect(result).toMatchObject({ ok: true, outcome: 'upgraded', fingerprintsEqual: true });
   const status = await upgradeStatus(on.session, workflowId);
-  const source = await artifactText(on, status, 'fingerprint-source.txt');
+  const { artifacts, sourceFingerprintArtifact } = status.gathered;
+  const source = await artifactText(on, status, sourceFingerprintArtifact?.name ?? '');
   expect(source.length).toBeGreaterThan(1000);
-  expect(await artifactText(on, status, 'fingerprint-target.txt')).toBe(source);
+  const target = artifacts.findLast(({ name }) => name.startsWith('fingerprint-target'));
+  expect(await artifactText(on, status, target?.name ?? '')).toBe(source);
 
   const after = await takeSnapshot(scene);
   expect(after.version).toMatch(/^18\./);

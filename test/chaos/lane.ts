@@ -1,0 +1,247 @@
+/** One whole upgrade that meets many deaths, and what became of it. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import type { Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ServiceError } from '@temporalio/client';
+import { expect, type onTestFinished } from 'vitest';
+import { countWorkers } from '../../src/client/connection.ts';
+import { readSpecFile } from '../../src/client/spec-file.ts';
+import { startTemporal } from '../../src/client/temporal-server.ts';
+import { planUpgrade, sendMessage, upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
+import { UserError } from '../../src/domain/exit-codes.ts';
+import type { Plan } from '../../src/domain/plan.ts';
+import { downtimeSeconds, openGate, type UpgradeStatus } from '../../src/domain/state.ts';
+import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
+import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
+import { startTcpProxy } from '../activities/tcp-proxy.ts';
+import { patiently, raiseStage, start, type Stage } from '../e2e/stage.ts';
+import { expectUpgraded, oldWorld, sceneOf } from '../e2e/world.ts';
+import type { Boundary } from './boundary.ts';
+import { deleteCandidate, emptyScratch, killServer, killTemporal } from './harm.ts';
+import { onlyLook, says, type Point } from './points.ts';
+
+/** What a point met. */
+export interface Met {
+  point: string;
+  outcome: string;
+  /** Of a person, between this point and the next. */
+  answers: number;
+  downtime: number | null;
+  rowsLost: number | null;
+}
+
+export interface Lane {
+  points: Point[];
+  /**
+   * Whether a killed worker's activities wait until Temporal notices by itself. Else its timeouts are cut short: the server
+   * is told that the attempt failed, as soon as the worker is dead.
+   */
+  patient: boolean;
+}
+
+/** Short enough for a table's cell. */
+const apiDownMs = 3000;
+
+/**
+ * Runs one upgrade through all of the lane's points. Throws when one is not met, when a point needs more than one answer,
+ * when a row is lost, or when the world at the end is neither the new nor the old one. `met` is filled on the way.
+ */
+export async function travel(
+  { points, patient }: Lane,
+  workflows: string,
+  finished: typeof onTestFinished,
+  met: Met[],
+): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'pgleap-chaos-'));
+  finished(() => rm(folder, { recursive: true, force: true }));
+  const dbFilename = join(folder, 'temporal.db');
+  let temporal = await startTemporal({ ui: false, dbFilename });
+  finished(() => temporal.close());
+  const port = Number(temporal.address.split(':')[1]);
+  const on = await raiseStage(16, 5, { temporal, onTestFinished: finished });
+  const proxy = await startTcpProxy(on.access.kubeConfig);
+  finished(() => proxy.close());
+  const kubeconfig = join(folder, 'kubeconfig');
+  await writeFile(kubeconfig, proxy.kubeConfig.exportConfig());
+
+  const left = new Set(points);
+  const begun = new Map<string, string[]>();
+  const goesBack = points.some(({ way }) => way === 'back');
+  const journey: { way: Point['way'] | null; over: boolean } = { way: null, over: false };
+  let workflowId = '';
+  let trouble: unknown;
+  let child: ChildProcess | undefined;
+
+  async function meet({ activity, id, moment }: Boundary): Promise<'g' | 'k'> {
+    if (journey.way === null) return 'g';
+    const ids = begun.get(activity) ?? [];
+    begun.set(activity, ids);
+    if (!ids.includes(id)) ids.push(id);
+    const nth = ids.indexOf(id) + 1;
+    const point = [...left].find(
+      (one) =>
+        one.way === journey.way &&
+        one.activity === activity &&
+        one.nth === nth &&
+        moment === (one.moment === 'inside' && onlyLook.has(activity) ? 'looking' : one.moment),
+    );
+    if (point === undefined) return 'g';
+    left.delete(point);
+    console.error(`${new Date().toISOString().slice(11, 19)} ${says(point)}`);
+    met.push({ point: says(point), outcome: '', answers: 0, downtime: null, rowsLost: null });
+    if (point.victim === 'worker') return 'k';
+    await harm[point.victim]();
+    return 'g';
+  }
+
+  const harm: Record<Exclude<Point['victim'], 'worker'>, () => Promise<unknown>> = {
+    source: () => killServer(on.access, 'database'),
+    target: () => killServer(on.access, 'database'),
+    candidate: () => killServer(on.access, 'candidate'),
+    'candidate pod': () => deleteCandidate(on.access),
+    scratch: () => emptyScratch(on.access),
+    async 'API server'() {
+      await proxy.down();
+      setTimeout(() => void proxy.up(), apiDownMs);
+    },
+    async Temporal() {
+      await killTemporal(port);
+      temporal = await startTemporal({ ui: false, dbFilename, port });
+    },
+  };
+
+  /** As whatever keeps the operator's worker running would. */
+  async function keepWorker(): Promise<void> {
+    while (!journey.over) {
+      const worker = spawn(process.execPath, [join(import.meta.dirname, 'worker.ts')], {
+        env: { ...on.env, KUBECONFIG: kubeconfig, CHAOS_WORKFLOWS: workflows },
+        stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+      });
+      child = worker;
+      let log = '';
+      worker.stderr?.on('data', (chunk: Buffer) => (log = (log + chunk.toString()).slice(-3000)));
+      const channel = worker.stdio[3] as Socket;
+      channel.on('error', () => undefined);
+      createInterface({ input: channel }).on('line', (line) => {
+        meet(JSON.parse(line) as Boundary).then(
+          (answer) => channel.write(answer),
+          (error: unknown) => {
+            trouble ??= error;
+            channel.write('g');
+          },
+        );
+      });
+      await once(worker, 'exit');
+      if (journey.over) break;
+      if (worker.signalCode !== 'SIGKILL') {
+        console.error(`the worker ended by itself (${worker.exitCode}): ${log}`);
+        await sleep(1000);
+      } else if (!patient) {
+        await tellTemporal(on, workflowId, worker.pid ?? 0).catch((error: unknown) => (trouble ??= error));
+      }
+    }
+  }
+  const kept = keepWorker();
+  finished(async () => {
+    journey.over = true;
+    child?.kill('SIGTERM');
+    await kept;
+  });
+  while ((await countWorkers(on.session)) === 0) await sleep(100);
+
+  const { input } = await readSpecFile(on.sandbox.upgradeSpec);
+  let plan: Plan | undefined;
+  while (plan === undefined) plan = await calmly(() => planUpgrade(on.session, input));
+  const scene = sceneOf(on, plan);
+  const old = await oldWorld(scene);
+  const before = await takeSnapshot(scene);
+  journey.way = 'forward';
+  workflowId = await start(on);
+
+  const deadline = Date.now() + 120_000 + points.length * 60_000;
+  for (;;) {
+    if (trouble !== undefined) throw trouble;
+    if (Date.now() > deadline) throw new Error(`it came to no end; not met: ${[...left].map(says).join('; ')}`);
+    const status = await calmly(() => upgradeStatus(on.session, workflowId));
+    if (status?.stage === 'ended') break;
+    if (status !== undefined) await respond(status);
+    await sleep(200);
+  }
+
+  async function respond(status: UpgradeStatus): Promise<void> {
+    const { park } = status;
+    if (park !== null && park.action === null) {
+      const last = met.at(-1);
+      const action = (last?.answers ?? 0) === 0 || !park.options.includes('rollback') ? 'retry' : 'rollback';
+      const sent = await calmly(() =>
+        sendMessage(on.session, workflowId, 'resolve', { park: park.id, action, by: 'chaos' }),
+      );
+      if (sent === undefined) return;
+      if (last === undefined) throw new Error(`parked before anything was harmed: ${park.type}: ${park.message}`);
+      last.answers += 1;
+      console.error(`${last.point}: ${park.type} in ${park.phase}, answered ${action}: ${park.message.slice(0, 300)}`);
+      if (last.answers > 3) throw new Error(`${last.point}: parked again and again: ${park.type}: ${park.message}`);
+    }
+    const gate = openGate(status);
+    if (gate === undefined || gate === null) return;
+    const back = gate.name === 'reopen' && goesBack;
+    if (back && journey.way === 'forward') {
+      journey.way = 'back';
+      begun.clear();
+    }
+    const message = { gate: gate.name, by: 'chaos', evidence: gate.evidence?.hash ?? '' };
+    await calmly(() => sendMessage(on.session, workflowId, back ? 'reject' : 'approve', message));
+  }
+
+  const status = await patiently(() => upgradeStatus(on.session, workflowId));
+  const result = await upgradeResult(on.session, workflowId);
+  for (const one of met) Object.assign(one, { outcome: result.outcome, downtime: downtimeSeconds(status, '') });
+  if (result.outcome === 'upgraded') {
+    await expectUpgraded(on, workflowId, before, scene);
+  } else {
+    expect(result).toMatchObject({ outcome: 'rolled-back', servicesRestored: true, routesRestored: true });
+    expect(await oldWorld(scene)).toEqual(old);
+    await on.visitor.stop();
+  }
+  const { missing } = await countAcknowledged(scene, on.visitor.visits.acknowledged);
+  for (const one of met) one.rowsLost = missing;
+  expect(missing).toBe(0);
+  expect(result.outcome).toBe(goesBack ? 'rolled-back' : 'upgraded');
+  expect([...left].map(says), 'points that were not met').toEqual([]);
+  expect(met.filter(({ answers }) => answers > 1)).toEqual([]);
+}
+
+/** Undefined when Temporal or the worker is gone just now, or the answer came too late for what it answered. */
+async function calmly<T>(request: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await request();
+  } catch (error) {
+    if (error instanceof UserError && ['noWorker', 'noTemporal', 'refused'].includes(error.exit)) return undefined;
+    // gRPC's, or around one of it; the deadline of the whole ends it when it comes again and again.
+    if (error instanceof Error && ('code' in error || error instanceof ServiceError)) return undefined;
+    throw error;
+  }
+}
+
+/** What the server would find out by itself when a heartbeat or a sticky queue's time runs out. */
+async function tellTemporal({ session }: Stage, workflowId: string, pid: number): Promise<void> {
+  const { client, namespace } = session;
+  const handle = client.workflow.getHandle(workflowId);
+  const { raw } = await handle.describe();
+  await client.workflowService.resetStickyTaskQueue({ namespace, execution: { workflowId } });
+  for (const { activityId, state, lastWorkerIdentity } of raw.pendingActivities ?? []) {
+    // 2: started.
+    if (Number(state) !== 2 || !lastWorkerIdentity?.endsWith(`:${pid}`)) continue;
+    await client.workflowService.respondActivityTaskFailedById({
+      namespace,
+      workflowId,
+      activityId: activityId ?? '',
+      failure: { message: 'the worker was killed', applicationFailureInfo: { type: 'WorkerKilled' } },
+    });
+  }
+}
