@@ -4,4 +4,14 @@ export interface Boundary {
   /** Temporal's, the same for every attempt. */
   id: string;
   moment: 'before' | 'inside' | 'looking' | 'after';
+  /** What one attempt may take; more than a few calls do. */
+  long: boolean;
+}
+
+/** One activity of an upgrade that nothing harmed, as it was met. */
+export interface Place {
+  activity: string;
+  long: boolean;
+  /** In the order in which they were met, the first of which is `before`. */
+  moments: Boundary['moment'][];
 }

@@ -21,9 +21,9 @@ import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
 import { startTcpProxy } from '../activities/tcp-proxy.ts';
 import { patiently, raiseStage, start, type Stage } from '../e2e/stage.ts';
 import { expectUpgraded, oldWorld, sceneOf } from '../e2e/world.ts';
-import type { Boundary } from './boundary.ts';
+import type { Boundary, Place } from './boundary.ts';
 import { deleteCandidate, emptyScratch, killServer, killTemporal } from './harm.ts';
-import { onlyLook, says, type Point } from './points.ts';
+import { says, type Point, type Way } from './points.ts';
 
 /** What a point met. */
 export interface Met {
@@ -36,6 +36,7 @@ export interface Met {
 }
 
 export interface Lane {
+  way: Way;
   points: Point[];
   /**
    * Whether a killed worker's activities wait until Temporal notices by itself. Else its timeouts are cut short: the server
@@ -44,19 +45,24 @@ export interface Lane {
   patient: boolean;
 }
 
-/** Short enough for a table's cell. */
 const apiDownMs = 3000;
+
+/** How long an upgrade that is harmed so often may take on a busy machine. */
+export function patienceMs(points: number): number {
+  return 420_000 + points * 60_000;
+}
 
 /**
  * Runs one upgrade through all of the lane's points. Throws when one is not met, when a point needs more than one answer,
- * when a row is lost, or when the world at the end is neither the new nor the old one. `met` is filled on the way.
+ * when a row is lost, or when the world at the end is neither the new nor the old one. `met` is filled on the way. Resolves
+ * with the activities it went by, in the order in which they began.
  */
 export async function travel(
-  { points, patient }: Lane,
+  { way, points, patient }: Lane,
   workflows: string,
   finished: typeof onTestFinished,
   met: Met[],
-): Promise<void> {
+): Promise<Place[]> {
   const folder = await mkdtemp(join(tmpdir(), 'pgleap-chaos-'));
   finished(() => rm(folder, { recursive: true, force: true }));
   const dbFilename = join(folder, 'temporal.db');
@@ -70,25 +76,23 @@ export async function travel(
   await writeFile(kubeconfig, proxy.kubeConfig.exportConfig());
 
   const left = new Set(points);
-  const begun = new Map<string, string[]>();
-  const goesBack = points.some(({ way }) => way === 'back');
-  const journey: { way: Point['way'] | null; over: boolean } = { way: null, over: false };
+  const begun = new Map<string, Place>();
+  const journey: { way: Way | null; over: boolean } = { way: null, over: false };
   let workflowId = '';
   let trouble: unknown;
   let child: ChildProcess | undefined;
 
-  async function meet({ activity, id, moment }: Boundary): Promise<'g' | 'k'> {
+  async function meet({ activity, id, moment, long }: Boundary): Promise<'g' | 'k'> {
     if (journey.way === null) return 'g';
-    const ids = begun.get(activity) ?? [];
-    begun.set(activity, ids);
-    if (!ids.includes(id)) ids.push(id);
-    const nth = ids.indexOf(id) + 1;
+    const place = begun.get(id) ?? { activity, long, moments: [] };
+    begun.set(id, place);
+    if (!place.moments.includes(moment)) place.moments.push(moment);
     const point = [...left].find(
       (one) =>
         one.way === journey.way &&
         one.activity === activity &&
-        one.nth === nth &&
-        moment === (one.moment === 'inside' && onlyLook.has(activity) ? 'looking' : one.moment),
+        one.moment === moment &&
+        firstSince([...begun.values()], one) === place,
     );
     if (point === undefined) return 'g';
     left.delete(point);
@@ -163,7 +167,7 @@ export async function travel(
   journey.way = 'forward';
   workflowId = await start(on);
 
-  const deadline = Date.now() + 120_000 + points.length * 60_000;
+  const deadline = Date.now() + patienceMs(points.length);
   for (;;) {
     if (trouble !== undefined) throw trouble;
     if (Date.now() > deadline) throw new Error(`it came to no end; not met: ${[...left].map(says).join('; ')}`);
@@ -189,7 +193,7 @@ export async function travel(
     }
     const gate = openGate(status);
     if (gate === undefined || gate === null) return;
-    const back = gate.name === 'reopen' && goesBack;
+    const back = gate.name === 'reopen' && way === 'back';
     if (back && journey.way === 'forward') {
       journey.way = 'back';
       begun.clear();
@@ -211,9 +215,15 @@ export async function travel(
   const { missing } = await countAcknowledged(scene, on.visitor.visits.acknowledged);
   for (const one of met) one.rowsLost = missing;
   expect(missing).toBe(0);
-  expect(result.outcome).toBe(goesBack ? 'rolled-back' : 'upgraded');
+  expect(result.outcome).toBe(way === 'back' ? 'rolled-back' : 'upgraded');
   expect([...left].map(says), 'points that were not met').toEqual([]);
   expect(met.filter(({ answers }) => answers > 1)).toEqual([]);
+  return [...begun.values()];
+}
+
+function firstSince(begun: Place[], { activity, since }: Point): Place | undefined {
+  const from = since === null ? 0 : begun.findIndex((one) => one.activity === since);
+  return from === -1 ? undefined : begun.slice(from).find((one) => one.activity === activity);
 }
 
 /** Undefined when Temporal or the worker is gone just now, or the answer came too late for what it answered. */

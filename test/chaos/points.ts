@@ -1,34 +1,46 @@
-/** The points of the kill matrix, made from what kept histories of a whole upgrade and of a whole way back had done. */
-import { scheduledIn } from '../workflows/histories.ts';
+/**
+ * The points of the kill matrix, made from boundaries.json: what a whole upgrade and a whole way back of the sandbox met when
+ * nothing harmed them. `PGLEAP_WRITE_BOUNDARIES=1` writes it anew.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import type { Boundary, Place } from './boundary.ts';
 
 export type Victim =
   'worker' | 'Temporal' | 'API server' | 'source' | 'candidate' | 'candidate pod' | 'scratch' | 'target';
 
+/** An upgrade that goes straight to its end, or one that is rejected at gate reopen: then the way back is meant. */
+export type Way = 'forward' | 'back';
+
 export interface Point {
-  /** An upgrade that goes straight to its end, or one that is rejected at gate reopen: then the way back is meant. */
-  way: 'forward' | 'back';
+  way: Way;
   victim: Victim;
   activity: string;
-  /** Of the activities of this name, in the order they began; in the way back counted from its beginning. */
-  nth: number;
-  /** `inside`: it has made its first change and goes on, or has measured something. `after`: done, but not yet told. */
-  moment: 'before' | 'inside' | 'after';
+  /** The first activity of this name after that one was begun; null: the first of all. */
+  since: string | null;
+  /**
+   * `inside`: it has made its first change and goes on, or has measured something; `looking`: it only looks and waits.
+   * `after`: done, but not yet told.
+   */
+  moment: Boundary['moment'];
 }
 
-export function says({ way, victim, activity, nth, moment }: Point): string {
-  return `${victim}: ${moment} ${activity}${nth === 1 ? '' : ` ${nth}`}${way === 'back' ? ', on the way back' : ''}`;
+export function says({ way, victim, activity, since, moment }: Point): string {
+  const where = moment === 'looking' ? 'inside' : moment;
+  return `${victim}: ${where} ${activity}${since === null ? '' : ` (after ${since})`}${way === 'back' ? ', on the way back' : ''}`;
 }
 
-/** These change nothing and measure nothing; inside is between their first looks. */
-export const onlyLook = new Set(['awaitDetached', 'awaitClone', 'verifyRoutes', 'compareOldWorld']);
+/** The journal and people are told at almost every step; backup and trial overlap, in no order. */
+const many = new Set([
+  'notify',
+  'journalUndo',
+  'journalUndone',
+  'journalOld',
+  'observeService',
+  'fingerprint',
+  'copyOut',
+]);
 
-/** The journal and people are told at almost every step, a service or a route each by its own. */
-const many = new Set(['notify', 'journalUndo', 'journalUndone', 'journalOld', 'observeService']);
-
-/** Longer than a few calls, by the time that one attempt may take. */
-const longSeconds = 600;
-
-/** From and to which activity of the straight history a victim is there to be harmed. */
+/** From and to which activity a victim is there to be harmed. */
 const lives: Record<Exclude<Victim, 'worker'>, [from: string, to: string]> = {
   Temporal: ['takeLease', 'closeJournal'],
   'API server': ['takeLease', 'closeJournal'],
@@ -39,50 +51,74 @@ const lives: Record<Exclude<Victim, 'worker'>, [from: string, to: string]> = {
   target: ['copyIn', 'observeDatabase'],
 };
 
+const file = new URL('boundaries.json', import.meta.url);
+
+/** One line a place: `activity [long] moment…`. */
+export function readPlaces(): Record<Way, Place[]> {
+  const kept = JSON.parse(readFileSync(file, 'utf8')) as Record<Way, string[]>;
+  const places = (way: Way) =>
+    kept[way].map((line): Place => {
+      const [activity = '', ...words] = line.split(' ');
+      const moments = words.filter((word) => word !== 'long') as Place['moments'];
+      return { activity, long: words.includes('long'), moments };
+    });
+  return { forward: places('forward'), back: places('back') };
+}
+
+export function writePlaces(places: Record<Way, Place[]>): void {
+  const lines = (way: Way) =>
+    places[way].map(({ activity, long, moments }) => [activity, ...(long ? ['long'] : []), ...moments].join(' '));
+  writeFileSync(
+    file,
+    `${JSON.stringify({ forward: lines('forward'), back: lines('back') }, null, 2)}
+`,
+  );
+}
+
 /** Every distinct place of a worker's death, and the other victims' inside all that takes long. */
-export async function allPoints(): Promise<Point[]> {
-  const straight = places(await scheduledIn('straight'));
-  const whole = await scheduledIn('rejected-at-reopen');
-  const turn = whole.findIndex(({ activity }) => activity === 'readJournal');
-  const back = places(whole.slice(turn));
+export function allPoints(): Point[] {
+  const { forward, back } = readPlaces();
+  const straight = distinct(forward);
   return [
     ...straight.flatMap((place) => workerPoints('forward', place)),
-    ...back.flatMap((place) => workerPoints('back', place)),
+    ...distinct(back).flatMap((place) => workerPoints('back', place)),
     ...Object.entries(lives).flatMap(([victim, [from, to]]) => {
       const first = straight.findIndex(({ activity }) => activity === from);
       const last = straight.findIndex(({ activity }) => activity === to);
       return straight
         .slice(first, last)
-        .filter(({ long, activity }) => long && !onlyLook.has(activity))
-        .map(({ activity, nth }): Point => {
-          return { way: 'forward', victim: victim as Victim, activity, nth, moment: 'inside' };
+        .filter(({ long, moments }) => long && moments.includes('inside'))
+        .map(({ activity, since }): Point => {
+          return { way: 'forward', victim: victim as Victim, activity, since, moment: 'inside' };
         });
     }),
   ];
 }
 
-interface Place {
-  activity: string;
-  nth: number;
-  long: boolean;
+type Distinct = Place & Pick<Point, 'since'>;
+
+function workerPoints(way: Way, { activity, since, moments, long }: Distinct): Point[] {
+  const looks = long && !moments.includes('inside');
+  return moments
+    .filter((moment) => moment !== 'looking' || looks)
+    .map((moment) => ({ way, victim: 'worker', activity, since, moment }));
 }
 
-function workerPoints(way: Point['way'], { activity, nth, long }: Place): Point[] {
-  const moments = long ? (['before', 'inside', 'after'] as const) : (['before', 'after'] as const);
-  return moments.map((moment) => ({ way, victim: 'worker', activity, nth, moment }));
-}
-
-/** What runs several times at once, for each service or route, counts once. */
-function places(scheduled: { activity: string; longSeconds: number }[]): Place[] {
-  const counts = new Map<string, number>();
-  const parallel = new Set(many);
-  scheduled.forEach(({ activity }, index) => {
-    if (scheduled[index + 1]?.activity === activity) parallel.add(activity);
-  });
-  return scheduled.flatMap(({ activity, longSeconds: seconds }) => {
-    const nth = (counts.get(activity) ?? 0) + 1;
-    counts.set(activity, nth);
-    if (nth > 1 && parallel.has(activity)) return [];
-    return [{ activity, nth, long: seconds > longSeconds }];
+/**
+ * What runs several times at once, for each service or route, counts once. What runs again later is known by what began before
+ * it: counting would go wrong when a phase is begun again.
+ */
+function distinct(places: Place[]): Distinct[] {
+  const times = new Map<string, number>();
+  for (const { activity } of places) times.set(activity, (times.get(activity) ?? 0) + 1);
+  let landmark: string | null = null;
+  const last = new Map<string, string | null>();
+  return places.flatMap((place) => {
+    const { activity } = place;
+    if (times.get(activity) === 1 && !many.has(activity)) landmark = activity;
+    const known = last.get(activity);
+    if (known !== undefined && (many.has(activity) || known === landmark)) return [];
+    last.set(activity, landmark);
+    return [{ ...place, since: known === undefined ? null : landmark }];
   });
 }

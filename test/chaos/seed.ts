@@ -29,12 +29,12 @@ export function randomOf(name: string): () => number {
 }
 
 /** What this run takes of a table's rows: all, or `PGLEAP_CHAOS_SAMPLE` of them, drawn by the seed, in the table's order. */
-export function sampled<T>(table: string, rows: readonly T[]): T[] {
-  if (sampleSize === undefined || sampleSize >= rows.length) return [...rows];
+export function sampled<T>(table: string, rows: readonly T[], size = sampleSize): T[] {
+  if (size === undefined || size >= rows.length) return [...rows];
   const random = randomOf(table);
   const drawn = rows.map((row, index) => ({ row, index, order: random() })).sort((a, b) => a.order - b.order);
   return drawn
-    .slice(0, sampleSize)
+    .slice(0, size)
     .sort((a, b) => a.index - b.index)
     .map(({ row }) => row);
 }

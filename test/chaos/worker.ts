@@ -11,6 +11,9 @@ import type { Boundary } from './boundary.ts';
 
 const channel = 3;
 
+/** Longer than a few calls. */
+const longMs = 600_000;
+
 /** What an activity asked of the outside so far. */
 interface Asked {
   times: number;
@@ -21,8 +24,8 @@ interface Asked {
 const running = new WeakMap<Context, Asked>();
 
 function meet(context: Context, moment: Boundary['moment']): void {
-  const { activityType: activity, activityId: id } = context.info;
-  const boundary: Boundary = { activity, id, moment };
+  const { activityType: activity, activityId: id, startToCloseTimeoutMs = 0 } = context.info;
+  const boundary: Boundary = { activity, id, moment, long: startToCloseTimeoutMs > longMs };
   writeSync(channel, `${JSON.stringify(boundary)}\n`);
   const answer = Buffer.alloc(1);
   readSync(channel, answer);

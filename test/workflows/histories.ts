@@ -49,28 +49,6 @@ export async function keptHistories(): Promise<{ workflowId: string; history: un
   );
 }
 
-/** What a kept history had its activities do, in order; `longSeconds` is how long one attempt may take. */
-export async function scheduledIn(name: string): Promise<{ activity: string; longSeconds: number }[]> {
-  const text = gunzipSync(await readFile(new URL(`${name}.json.gz`, folder))).toString();
-  const { events } = JSON.parse(text, revive) as Kept;
-  return events.flatMap(({ activityTaskScheduledEventAttributes: scheduled }) =>
-    scheduled === undefined
-      ? []
-      : [
-          {
-            activity: scheduled.activityType.name,
-            longSeconds: scheduled.startToCloseTimeout.seconds.low,
-          },
-        ],
-  );
-}
-
 interface Kept {
-  events: {
-    workflowExecutionStartedEventAttributes?: { workflowId?: string };
-    activityTaskScheduledEventAttributes?: {
-      activityType: { name: string };
-      startToCloseTimeout: { seconds: { low: number } };
-    };
-  }[];
+  events: { workflowExecutionStartedEventAttributes?: { workflowId?: string } }[];
 }
