@@ -14,7 +14,7 @@ test(
   'a configuration from a ConfigMap, md5 passwords, one pod at a time, services of six namespaces',
   patience,
   async () => {
-    const on = await raiseStage(15, 5, 'config-map');
+    const on = await raiseStage(15, 5, { topology: 'config-map' });
     await on.startWorker();
     const workflowId = await start(on);
     const { before, scene } = await upgradeAll(on, workflowId);
@@ -41,7 +41,7 @@ test(
   'a StatefulSet that deletes its claim when it is scaled down, on a volume that has grown; a service slow to stop',
   patience,
   async () => {
-    const on = await raiseStage(15, 5, 'stateful-set');
+    const on = await raiseStage(15, 5, { topology: 'stateful-set' });
     const { core } = on.access;
     const claim = { namespace: 'databases', name: 'data-postgres-0' };
     await grow(on, claim, '12Gi');
