@@ -24,7 +24,7 @@ interface Asked {
 const running = new WeakMap<Context, Asked>();
 
 function meet(context: Context, moment: Boundary['moment']): void {
-  const { activityType: activity, activityId: id, startToCloseTimeoutMs = 0 } = context.info;
+  const { activityType: activity, activityId: id, startToCloseTimeoutMs } = context.info;
   const boundary: Boundary = { activity, id, moment, long: startToCloseTimeoutMs > longMs };
   writeSync(channel, `${JSON.stringify(boundary)}\n`);
   const answer = Buffer.alloc(1);
