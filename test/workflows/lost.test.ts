@@ -52,6 +52,30 @@ describe.concurrent('lost', () => {
     expect(phaseRow(status, name).tries).toBe(2);
   });
 
+  test('a source whose pod is another one at halt is found, and fenced, before it is looked at', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const { world } = upgrade;
+    const compared = world.hold('compareFingerprints');
+    await compared.arrived;
+    const from = world.order.length;
+    world.failOn('nextTransaction', 'PodLost', 1);
+    compared.release();
+    expect(await upgrade.handle.result()).toMatchObject({ ok: true, outcome: 'upgraded' });
+    expect(world.broken).toEqual([]);
+    const status = await upgrade.status();
+    expect(status.parked).toEqual([]);
+    expect(phaseRow(status, 'halt').tries).toBe(2);
+    const halted = world.order.slice(from, world.order.indexOf('haltDatabase'));
+    expect(halted.filter((name) => name !== 'notify' && !name.startsWith('journal'))).toEqual([
+      'nextTransaction',
+      'inspectCluster',
+      'createCandidate',
+      'seeAtRest',
+      'fenceSource',
+      'nextTransaction',
+    ]);
+  });
+
   test('a pod that goes a third time is a question', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     upgrade.world.failOn('importDump', 'PodLost', 3, true);

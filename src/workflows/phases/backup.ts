@@ -16,9 +16,7 @@ import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
 import { journalOld } from '../old-world.ts';
-import { candidateUp } from './prepare.ts';
-import { refreshSource } from '../recheck.ts';
-import { fence } from './quiesce.ts';
+import { quietAgain } from './quiesce.ts';
 import { all, needed, note, onArtifacts, resolved, show, source, sourceFromCandidate, type Run } from '../run.ts';
 
 export async function backup(run: Run): Promise<void> {
@@ -32,11 +30,7 @@ async function backupOnce(run: Run): Promise<void> {
   gathered.dump = null;
   gathered.dumpArtifact = null;
   gathered.sourceUnchanged = false;
-  if (tries > 1) {
-    await refreshSource(run);
-    await candidateUp(run);
-    await fence(run);
-  }
+  if (tries > 1) await quietAgain(run);
   const from = sourceFromCandidate(run);
   const { compression } = needed(gathered.candidate, 'the candidate');
   const estimateBytes = plan.facts.source.bytes;

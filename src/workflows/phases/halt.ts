@@ -1,7 +1,7 @@
 /**
  * halt: the original volume is at rest.
  *
- * 1. Nobody has written since the backup: read-only services still had their logins.
+ * 1. Nobody has written since the backup: read-only services still had their logins. Begun again: the source of now.
  * 2. Seen that services are still at 0, the source's workload to 0.
  * 3. Pods gone, VolumeAttachment gone; the volume detached at the provider, unless the spec goes without a clone.
  *
@@ -11,10 +11,16 @@
 import { ApplicationFailure } from '@temporalio/workflow';
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
+import { evenIfLost } from '../lost.ts';
 import { fingerprint } from './backup.ts';
+import { quietAgain } from './quiesce.ts';
 import { atRest, database, needed, note, now, resolved, source, willUndo, type Run } from '../run.ts';
 
 export async function halt(run: Run): Promise<void> {
+  await evenIfLost(run, 'halt', haltOnce);
+}
+
+async function haltOnce(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
   await willUndo(run, {
     id: 'halt/source',
@@ -38,9 +44,12 @@ export async function halt(run: Run): Promise<void> {
  */
 async function stillAsBackedUp(run: Run): Promise<void> {
   const { quietAt, sourceFingerprint } = run.gathered;
+  const { tries } = phaseRow(run.status, 'halt');
+  // A source that was restarted may be another pod now, at another address.
+  if (tries > 1) await quietAgain(run);
   const next = await act('nextTransaction', 'see that nobody wrote since the backup', { server: source(run) });
   if (next === quietAt) return;
-  const seen = await fingerprint(run, `source-halt-${phaseRow(run.status, 'halt').tries}`);
+  const seen = await fingerprint(run, `source-halt-${tries}`);
   if (seen.sha512 === needed(sourceFingerprint, 'the source’s fingerprint').sha512) return;
   throw ApplicationFailure.nonRetryable(
     'The source changed after it was backed up. A service that is listed as read-only writes, or somebody uses the superuser. Roll back, and list it as a service that is stopped.',

@@ -115,7 +115,7 @@ export async function quiesce(run: Run): Promise<void> {
 }
 
 /** Fences the source for everybody but the candidate of now; again when the candidate has got another address. */
-export async function fence(run: Run): Promise<void> {
+async function fence(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
   const { hbaFile } = plan.facts.source;
   await willUndo(run, {
@@ -136,6 +136,13 @@ export async function fence(run: Run): Promise<void> {
       readOnly && login !== null ? [login] : [],
     ),
   });
+}
+
+/** Source and candidate of now, and a fence that knows the candidate's address: for a phase that is begun again. */
+export async function quietAgain(run: Run): Promise<void> {
+  await refreshSource(run);
+  await candidateUp(run);
+  await fence(run);
 }
 
 /** Services that go to 0: neither CronJobs nor read-only ones, nor those that have no replicas and get none. */
