@@ -13,6 +13,7 @@ import {
   VersionApi,
   Watch,
   type V1ConfigMap,
+  type V1CustomResourceDefinitionVersion,
 } from '@kubernetes/client-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { deploymentOf, eventually, startWorld, type World } from './kube-parts.ts';
@@ -265,20 +266,36 @@ test('a CustomResourceDefinition brings a resource of its own', async () => {
     body: expect.stringContaining('404 page not found'),
   });
   const names = { plural, singular: 'scaledobject', kind: 'ScaledObject' };
-  await world.config.makeApiClient(ApiextensionsV1Api).createCustomResourceDefinition({
-    body: {
-      metadata: { name: `${plural}.${group}` },
-      spec: { group, names, scope: 'Namespaced', versions: [{ name: version, served: true, storage: true }] },
-    },
+  const define = (one: object) =>
+    world.config.makeApiClient(ApiextensionsV1Api).createCustomResourceDefinition({
+      body: {
+        metadata: { name: `${plural}.${group}` },
+        spec: { group, names, scope: 'Namespaced', versions: [one as V1CustomResourceDefinitionVersion] },
+      },
+    });
+  const served = { name: version, served: true, storage: true };
+  expect(await refusal(define(served))).toMatchObject({
+    code: 422,
+    message: expect.stringContaining('spec.versions[0].schema.openAPIV3Schema: Required value'),
   });
-  const spec = { scaleTargetRef: { name: 'site' } };
+  const scaleTargetRef = { type: 'object', properties: { name: { type: 'string' } } };
+  const triggers = { type: 'array', items: { type: 'object', properties: { type: { type: 'string' } } } };
+  const advanced = { type: 'object', x_kubernetes_preserve_unknown_fields: true };
+  const properties = { spec: { type: 'object', properties: { scaleTargetRef, triggers, advanced } } };
+  await define({ ...served, schema: { openAPIV3Schema: { type: 'object', properties } } });
+  const spec = { scaleTargetRef: { name: 'site' }, triggers: [{ type: 'cron' }], advanced: { any: { thing: 1 } } };
   await api.create({
     apiVersion: `${group}/${version}`,
     kind: 'ScaledObject',
-    metadata: { name: 'site' },
-    spec,
+    metadata: { name: 'site', labels: { app: 'site' } },
+    spec: { ...spec, triggers: [{ type: 'cron', metadata: { start: '0 6 * * *' } }] },
   } as never);
-  expect(await custom.listNamespacedCustomObject(where)).toMatchObject({ items: [{ spec }] });
+  // What the schema does not name is taken off, when it is made and when it is changed.
+  const body = { spec: { paused: true, scaleTargetRef: { kind: 'Deployment' } } };
+  await custom.patchNamespacedCustomObject({ ...where, name: 'site', body }, merge);
+  const listed = (await custom.listNamespacedCustomObject(where)) as { items: { metadata: object; spec: object }[] };
+  expect(listed.items).toMatchObject([{ metadata: { labels: { app: 'site' } } }]);
+  expect(listed.items[0]?.spec).toEqual(spec);
 });
 
 test('a namespace goes with all that is in it', async () => {

@@ -7,6 +7,7 @@ import { alreadyExists, ApiFailure, badRequest, invalid, notFound, type StatusBo
 import { mergeApplied, recordManager } from './managed.ts';
 import { timestamp, type AnyObject, type Meta } from './objects.ts';
 import { isObject, jsonPatch, mergePatch, strategicMerge, withoutNulls, type Json } from './patch.ts';
+import { prune } from './prune.ts';
 import { groupVersion, infoOf, type ResourceInfo } from './resources.ts';
 import type { Store } from './store.ts';
 import { checkPreconditions, validate, validateUpdate } from './validate.ts';
@@ -115,7 +116,9 @@ function requireNamespace({ store, info, namespace }: Target): void {
 /** A copy of the body as an object of the target's kind, or 400. */
 function readBody({ info, namespace }: Target, body: unknown): AnyObject {
   if (!isObject(body)) throw badRequest('the object provided is unrecognized (must be of type Object)');
-  const copy = withoutNulls(body) as unknown as AnyObject;
+  const known = withoutNulls(body);
+  if (info.schema !== undefined) prune(known, info.schema);
+  const copy = known as unknown as AnyObject;
   const wanted = groupVersion(info);
   if ((copy.apiVersion ?? wanted) !== wanted || (copy.kind ?? info.kind) !== info.kind) {
     throw badRequest(

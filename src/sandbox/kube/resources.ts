@@ -1,4 +1,5 @@
 import type { Kinds, Resource } from './objects.ts';
+import type { Schema } from './prune.ts';
 import type { Store } from './store.ts';
 
 export interface ResourceInfo {
@@ -16,6 +17,8 @@ export interface ResourceInfo {
   status: boolean;
   /** It has /scale. */
   scale: boolean;
+  /** Of custom objects: what is not in it is taken off. */
+  schema?: Schema;
 }
 
 function row(
@@ -99,7 +102,7 @@ function customResource({ spec }: Kinds['customresourcedefinitions']): ResourceI
     status: version.subresources?.status !== undefined,
   };
   const info = row(group, version.name, `${names.plural}.${group}`, names.kind, options);
-  return [{ ...info, plural: names.plural }];
+  return [{ ...info, plural: names.plural, schema: version.schema?.openAPIV3Schema ?? {} }];
 }
 
 /** The table's row of one resource. */

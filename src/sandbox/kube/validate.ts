@@ -58,6 +58,10 @@ function metaProblems(info: ResourceInfo, object: AnyObject): FieldProblem[] {
 
 const rules: { [R in Resource]?: (object: Kinds[R]) => FieldProblem[] } = {
   pods: (object) => podProblems(object.spec, 'spec'),
+  customresourcedefinitions: ({ spec }) =>
+    spec.versions.flatMap(({ schema }, index) =>
+      schema?.openAPIV3Schema === undefined ? [required(`spec.versions[${index}].schema.openAPIV3Schema`)] : [],
+    ),
   configmaps: (object) => keyProblems('data', { ...object.data, ...object.binaryData }),
   secrets: (object) => keyProblems('data', object.data ?? {}),
   services: (object) =>
