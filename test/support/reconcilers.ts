@@ -12,6 +12,7 @@ import {
   setHeaderOptions,
   type KubeConfig,
 } from '@kubernetes/client-node';
+import { maybe } from '../../src/sandbox/world/access.ts';
 
 const kinds = {
   Application: { group: 'argoproj.io', version: 'v1alpha1', plural: 'applications' },
@@ -29,7 +30,7 @@ export async function defineKinds(config: KubeConfig): Promise<void> {
   const objects = KubernetesObjectApi.makeApiClient(config);
   for (const [kind, { group, version, plural }] of Object.entries(kinds)) {
     const schema = {
-      openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true },
+      openAPIV3Schema: { type: 'object', x_kubernetes_preserve_unknown_fields: true },
     };
     // Argo CD writes status with the object; the others by the subresource.
     const subresources = kind === 'Application' ? {} : { subresources: { status: {} } };
@@ -56,6 +57,15 @@ export async function defineKinds(config: KubeConfig): Promise<void> {
         await delay(100);
       }
     }
+  }
+}
+
+/** Takes the kinds, with all their objects, from a cluster that goes on. */
+export async function removeKinds(config: KubeConfig): Promise<void> {
+  const objects = KubernetesObjectApi.makeApiClient(config);
+  for (const { group, plural } of Object.values(kinds)) {
+    const metadata = { name: `${plural}.${group}` };
+    await maybe(objects.delete({ apiVersion: 'apiextensions.k8s.io/v1', kind: 'CustomResourceDefinition', metadata }));
   }
 }
 
