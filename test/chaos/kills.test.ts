@@ -10,7 +10,7 @@ import { bundleWorkflowCode, DefaultLogger } from '@temporalio/worker';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { createActivities } from '../../src/activities/index.ts';
 import { openStore } from '../../src/activities/artifacts/store.ts';
-import { patienceMs, travel, type Lane, type Met } from './lane.ts';
+import { mayEndEarly, patienceMs, travel, type Lane, type Met } from './lane.ts';
 import { allPoints, readPlaces, says, writePlaces, type Point, type Way } from './points.ts';
 import { sampled, sampleSize } from './seed.ts';
 import { tell } from './table.ts';
@@ -56,11 +56,11 @@ const draw: Record<Point['victim'], number> = {
   worker: 50,
   Temporal: 7,
   'API server': 7,
-  source: 7,
+  source: 4,
   candidate: 7,
   'candidate pod': 7,
   scratch: 7,
-  target: 7,
+  target: 4,
 };
 
 /** Points of one upgrade. The other victims' cost a restart of something each, and a phase may begin anew. */
@@ -88,16 +88,15 @@ function lanes(): Lane[] {
   const ofWorker = rest
     .filter(({ victim }) => victim === 'worker')
     .sort((a, b) => a.moment.localeCompare(b.moment) || points.indexOf(a) - points.indexOf(b));
-  const others = rest.filter(({ victim }) => victim !== 'worker');
+  const others = rest.filter((point) => point.victim !== 'worker' && !mayEndEarly(point));
   return [
     ...alone.map((point) => ({ way: point.way, points: [point], patient: true })),
+    ...rest.filter(mayEndEarly).map((point) => ({ way: point.way, points: [point], patient: false })),
     ...ways.flatMap((way) => {
       const its = ofWorker.filter((point) => point.way === way);
       return chunks(its, workerPoints).map((some) => ({ way, points: some, patient: false }));
     }),
-    ...dealt(others, Math.ceil(others.length / otherPoints)).map((some) => {
-      return { way: 'forward' as const, points: some, patient: false };
-    }),
+    ...dealt(others).map((some) => ({ way: 'forward' as const, points: some, patient: false })),
   ];
 }
 
@@ -108,9 +107,18 @@ function chunks<T>(all: T[], size: number): T[][] {
   );
 }
 
-/** Like cards, so that each hand has several victims. */
-function dealt<T>(all: T[], hands: number): T[][] {
-  return Array.from({ length: hands }, (_, hand) => all.filter((_point, index) => index % hands === hand));
+/** Like cards, so that each hand has several victims, and none has a place twice: what is not killed there is met once. */
+function dealt(all: Point[]): Point[][] {
+  const hands: Point[][] = Array.from({ length: Math.ceil(all.length / otherPoints) }, () => []);
+  for (const point of all) {
+    const fits = (hand: Point[]) =>
+      hand.length < otherPoints &&
+      !hand.some(({ activity, since }) => activity === point.activity && since === point.since);
+    const hand = hands.filter(fits).sort((a, b) => a.length - b.length)[0];
+    if (hand === undefined) hands.push([point]);
+    else hand.push(point);
+  }
+  return hands;
 }
 
 let workflows = '';
