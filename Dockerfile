@@ -7,21 +7,19 @@ RUN npm ci --omit=dev
 COPY bin bin
 COPY src src
 RUN mkdir /artifacts
-RUN mkdir /swc
+# The native part of the compiler of workflows, where it looks first. Else it unpacks that before each first use, to a folder that
+# it may write and nobody else: a pod with a read-only root has none.
+RUN SWC_NATIVE_BINDING_CACHE=/swc node -e "require('@swc/core')" && install -m 644 /swc/*/*/*.node node_modules/@swc/core/swc.linux-$(node -p process.arch)-gnu.node
 
 # Neither npm nor a package manager's leavings: the Node that runs is the one among the dependencies.
 FROM debian:bookworm-slim
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /pgleap /pgleap
 COPY --from=build --chown=10001:10001 /artifacts /artifacts
-COPY --from=build --chown=10001:10001 /swc /swc
 WORKDIR /pgleap
 USER 10001:10001
 # A folder below the volume's root: that belongs to whoever made the volume.
 ENV HOME=/tmp PGLEAP_ARTIFACTS=/artifacts/pgleap
-# The compiler of workflows unpacks its native part before its first use. Where a pod may write, it does not trust the folder.
-ENV SWC_NATIVE_BINDING_CACHE=/swc
-RUN node_modules/.bin/node -e "require('@swc/core')"
 VOLUME /artifacts
 # The shell in front of Node replaces itself, so SIGTERM reaches the worker, which then ends within 20 s.
 ENTRYPOINT ["/pgleap/bin/pgleap"]

@@ -66,7 +66,10 @@ export async function buildImage(folder: string): Promise<{ root: string; base: 
         } else if (rest.startsWith('npm ci ')) {
           await run('npm', [...words.slice(1), '--prefer-offline', '--loglevel=error'], { cwd: at('.') });
         } else if (words[0] === 'mkdir' && words.length === 2) await mkdir(at(words[1] ?? ''));
-        else if (rest === `node_modules/.bin/node -e "require('@swc/core')"`) await unpackCompiler(here, config);
+        else if (
+          rest.startsWith(`SWC_NATIVE_BINDING_CACHE=/swc node -e "require('@swc/core')" && install -m 644 /swc/`)
+        )
+          await run('sh', ['-c', rest.replaceAll(/(?<=[= ])\/swc/g, path.join(here, 'swc'))], { cwd: at('.') });
         else throw new Error(`Dockerfile: RUN ${rest} is not known here`);
         break;
       case 'USER':
@@ -90,16 +93,6 @@ export async function buildImage(folder: string): Promise<{ root: string; base: 
   }
   for (const stage of stages.values()) await rm(stage, { recursive: true });
   return { root: here, base, config };
-}
-
-/** As the image's user, after whom the folder in the cache is named. */
-async function unpackCompiler(image: string, { User, WorkingDir }: ImageConfig): Promise<void> {
-  const [uid = '', gid = ''] = User.split(':');
-  const node = ['node_modules/.bin/node', '-e', "require('@swc/core')"];
-  const asUser = ['--reuid', uid, '--regid', gid, '--clear-groups'];
-  const [program, rest] = process.getuid?.() === 0 ? ['setpriv', [...asUser, ...node]] : [node[0] ?? '', node.slice(1)];
-  const env = { PATH: process.env['PATH'], SWC_NATIVE_BINDING_CACHE: path.join(image, 'swc') };
-  await run(program, rest, { cwd: path.join(image, WorkingDir), env });
 }
 
 /** Whether a file of the project is in the build's context, by .dockerignore as it is written here: no patterns in names. */
