@@ -1,7 +1,8 @@
 import type { ActivityDeps } from '../activities/index.ts';
-import { KubeConfig } from '@kubernetes/client-node';
+import type { KubeConfig } from '@kubernetes/client-node';
 import path from 'node:path';
 import { z } from 'zod';
+import * as sdk from '../activities/kubernetes/sdk.ts';
 import { UserError } from '../domain/exit-codes.ts';
 
 /** What the worker needs besides Temporal's own `TEMPORAL_*` variables, read from the environment only. */
@@ -61,7 +62,7 @@ export function readWorkerConfig(env: NodeJS.ProcessEnv = process.env): WorkerCo
 
 /** KUBECONFIG, then ~/.kube/config, then the pod's own service account. Throws UserError when there is none of them. */
 export function loadKubeConfig(env: NodeJS.ProcessEnv = process.env): KubeConfig {
-  const kubeConfig = new KubeConfig();
+  const kubeConfig = new sdk.KubeConfig();
   const from = env['KUBECONFIG'] ? `KUBECONFIG=${env['KUBECONFIG']}` : '~/.kube/config';
   try {
     kubeConfig.loadFromDefault();

@@ -1,34 +1,36 @@
-import {
-  createConfiguration,
-  HttpMethod,
-  ServerConfiguration,
-  wrapHttpLibrary,
-  type KubeConfig,
-  type RequestContext,
-  type ResponseContext,
-  type V1ConfigMap,
-  type V1CronJob,
-  type V1Deployment,
-  type V1Job,
-  type V1Lease,
-  type V1Namespace,
-  type V1PersistentVolume,
-  type V1PersistentVolumeClaim,
-  type V1Pod,
-  type V1ReplicaSet,
-  type V1Secret,
-  type V1Service,
-  type V1LimitRange,
-  type V1ResourceQuota,
-  type V1StatefulSet,
-  type V1StorageClass,
-  type V1VolumeAttachment,
-  type V2HorizontalPodAutoscaler,
+import type {
+  KubeConfig,
+  V1ConfigMap,
+  V1CronJob,
+  V1Deployment,
+  V1Job,
+  V1Lease,
+  V1Namespace,
+  V1PersistentVolume,
+  V1PersistentVolumeClaim,
+  V1Pod,
+  V1ReplicaSet,
+  V1Secret,
+  V1Service,
+  V1LimitRange,
+  V1ResourceQuota,
+  V1StatefulSet,
+  V1StorageClass,
+  V1VolumeAttachment,
+  V2HorizontalPodAutoscaler,
 } from '@kubernetes/client-node';
 import type { Right } from '../../domain/rights.ts';
 import { abortSignal, mayWait, pause } from '../context.ts';
 import { isFailure } from '../errors.ts';
 import { fromResponse, notTheApi, unreachable } from './failures.ts';
+import {
+  createConfiguration,
+  HttpMethod,
+  ServerConfiguration,
+  wrapHttpLibrary,
+  type RequestContext,
+  type ResponseContext,
+} from './sdk-parts.ts';
 
 /*
  * One client for the API server: the SDK's kubeconfig, authentication and transport, and its types, but plain JSON instead
