@@ -9,6 +9,8 @@ import type { CopyArgument } from './copy-workflow.ts';
 import { say, type BenchWorld } from './world.ts';
 
 const taskQueue = 'pgleap-bench';
+/** What a worker may have resident (`VmRSS`, with the pages of files) while it copies. */
+const allowedMb = 250;
 
 /** Copies by the activities of a real worker, called from a workflow of the bench; reads that process' peak of memory. */
 export async function benchCopy(world: BenchWorld, sizeMb: number) {
@@ -64,6 +66,7 @@ export async function benchCopy(world: BenchWorld, sizeMb: number) {
   if (!equal) throw new Error('what was copied is not what was there');
   await rm(join(world.artifacts, at.upgradeId), { recursive: true });
   say(`worker: ${idle.nowMb} MB before, at most ${peakMb} MB while it copied`);
+  if (!(peakMb < allowedMb)) throw new Error(`the worker took ${peakMb} MB, which is not less than ${allowedMb}`);
   return {
     sizeMb,
     outSeconds: round(out),

@@ -6,7 +6,10 @@ import {
   type LogLevel,
   type WorkerOptions,
 } from '@temporalio/worker';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { hostname } from 'node:os';
+import { text as readAll } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { createActivities } from '../activities/index.ts';
 import { openStore } from '../activities/artifacts/store.ts';
@@ -76,7 +79,8 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
       Worker.create({
         ...common,
         taskQueue: config.taskQueue,
-        workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)),
+        workflowBundle: { code: await bundled(dataConverter?.failureConverterPath) },
+        workflowThreadPoolSize: 1,
         activities: activities.shared,
         maxConcurrentActivityTaskExecutions: 40,
         maxCachedWorkflows: 50,
@@ -115,6 +119,17 @@ async function whyNotReady(
   } catch (error) {
     return `Temporal does not answer: ${messageOf(error)}`;
   }
+}
+
+/** Made by a process of its own: what bundling takes of memory, some 200 MB, would stay with the worker for good. */
+async function bundled(failureConverterPath: string | undefined): Promise<string> {
+  const program = fileURLToPath(new URL('bundle.ts', import.meta.url));
+  const args = failureConverterPath === undefined ? [] : [failureConverterPath];
+  // Ctrl-C is for the worker alone, which ends when it is about to begin.
+  const child = spawn(process.execPath, [program, ...args], { detached: true, stdio: ['ignore', 'pipe', 'inherit'] });
+  const [code, [status]] = await Promise.all([readAll(child.stdout), once(child, 'close')]);
+  if (status !== 0) throw new Error('the workflows could not be bundled: what is said above tells why');
+  return code;
 }
 
 /** When one of them fails the other ends, too: half a worker would look healthy and let upgrades hang. */

@@ -139,7 +139,7 @@ async function startWorld(folder: string, file: string, args: string[]): Promise
 function startWorker(folder: string, env: Record<string, string>): void {
   const log = createWriteStream(join(folder, 'worker.log'));
   // The worker itself knows nothing of a parent; the kernel ends it with this process, should that be killed.
-  const command = ['--pdeathsig', 'TERM', process.execPath, join(root, 'src', 'client', 'pgleap.ts'), 'worker'];
+  const command = ['--pdeathsig', 'TERM', join(root, 'bin', 'pgleap'), 'worker'];
   const worker = spawn('setpriv', command, {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
