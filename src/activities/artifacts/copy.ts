@@ -18,7 +18,7 @@ import { artifactPath, guarded, makeFolder, sha512OfFile, sizeOf, syncFolder, ty
 /** dd seeks in blocks of this size. */
 const block = 1 << 20;
 /** Held in memory, so that only what is proven reaches the file. */
-const chunkBytes = 8 * block;
+const chunkBytes = 4 * block;
 /** More than one, because every exec costs round trips; few, because they share one API server. */
 const inFlight = 3;
 /** How often a chunk may arrive changed. */
