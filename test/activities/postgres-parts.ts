@@ -7,11 +7,10 @@ import type { PodRef, ServerRef, World } from '../../src/domain/facts.ts';
 import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { startCluster } from '../../src/sandbox/kube/cluster.ts';
 import { createRuntime } from '../../src/sandbox/runtime/runtime.ts';
-import { eventually, maybe, openAccess, podOf, psql, type Access } from '../../src/sandbox/world/access.ts';
+import { apply, eventually, maybe, openAccess, podOf, psql, type Access } from '../../src/sandbox/world/access.ts';
 
 export const superuser = 'shop';
 export const superuserPassword = 'correct horse "battery" $taple';
-const namespace = 'databases';
 const root = join(import.meta.dirname, '..', '..');
 
 export interface Servers {
@@ -62,9 +61,19 @@ export async function startServers(from: 15 | 16): Promise<Servers> {
   });
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(cluster.kubeconfigPath);
-  const access = openAccess(kubeConfig);
-  cluster.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } }]);
+  return {
+    ...(await raiseServers(openAccess(kubeConfig), from, 'databases')),
+    async close() {
+      await cluster.close();
+      await runtime.close();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
 
+/** The same in any cluster, in a namespace that is made for it; whoever wants it removes that. */
+export async function raiseServers(access: Access, from: 15 | 16, namespace: string): Promise<Omit<Servers, 'close'>> {
+  const { kubeConfig } = access;
   const deployment = {
     apiVersion: 'apps/v1',
     kind: 'Deployment',
@@ -87,16 +96,17 @@ export async function startServers(from: 15 | 16): Promise<Servers> {
       },
     },
   };
-  cluster.apply([deployment, ...['candidate', 'target', 'stranger'].map(fencedPod)]);
+  const pods = ['candidate', 'target', 'stranger'].map((name) => fencedPod(namespace, name));
+  await apply(access, [{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } }, deployment, ...pods]);
 
   const sourcePod = await podOf(access, namespace, 'postgres');
   await serverUp(access, sourcePod, '*');
   await seed(access, sourcePod);
   const { metadata } = await access.apps.readNamespacedDeployment({ namespace, name: 'postgres' });
   const { metadata: system } = await access.core.readNamespace({ name: 'kube-system' });
-  const candidatePod = await singlePod(access, 'candidate');
-  const targetPod = await singlePod(access, 'target');
-  const stranger = await singlePod(access, 'stranger');
+  const candidatePod = await singlePod(access, namespace, 'candidate');
+  const targetPod = await singlePod(access, namespace, 'target');
+  const stranger = await singlePod(access, namespace, 'stranger');
   const ipOf = async (pod: PodRef) =>
     (await access.core.readNamespacedPod({ namespace, name: pod.name })).status?.podIP ?? '';
   const sourceIp = await ipOf(sourcePod);
@@ -121,15 +131,10 @@ export async function startServers(from: 15 | 16): Promise<Servers> {
     sql: (pod, database, text) => psql(access, pod, superuser, database, text),
     run: (pod, script, ...argv) =>
       runInPod(kubeConfig, pod, ['bash', '-c', script, 'bash', ...argv], { timeoutMs: 60_000, says: script }),
-    async close() {
-      await cluster.close();
-      await runtime.close();
-      await rm(directory, { recursive: true, force: true });
-    },
   };
 }
 
-function fencedPod(name: string) {
+function fencedPod(namespace: string, name: string) {
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -149,7 +154,7 @@ function fencedPod(name: string) {
   };
 }
 
-async function singlePod(access: Access, name: string): Promise<PodRef> {
+async function singlePod(access: Access, namespace: string, name: string): Promise<PodRef> {
   const pod = await eventually(`pod ${name}`, 60, async () => {
     const found = await maybe(access.core.readNamespacedPod({ namespace, name }));
     return found?.status?.containerStatuses?.[0]?.ready === true ? found : undefined;
