@@ -16,7 +16,7 @@ export const phases = [
   { name: 'clone', runbook: '8', says: 'clone the original volume at the provider' },
   { name: 'replace', runbook: '9, 10', says: 'a new empty volume under the old claim’s name; the old one stays' },
   { name: 'deploy', runbook: '11, 12', says: 'start the target on the new volume, fenced' },
-  { name: 'restore', runbook: '13, 14', says: 'copy the dump in, import it, analyse, carry settings over' },
+  { name: 'restore', runbook: '13, 14', says: 'copy the dump in, import it, carry settings over' },
   { name: 'verify', runbook: '15', says: 'classify every error, compare fingerprints' },
   {
     name: 'reopen',

@@ -48,7 +48,7 @@ import { phase } from './phase.ts';
 import { planStillHolds } from './recheck.ts';
 import { makeResult } from './result.ts';
 import { place, rollBack } from './rollback.ts';
-import { all, newRun, now, onArtifacts, resolved, show, stop, tell, type Run } from './run.ts';
+import { all, isDone, newRun, now, onArtifacts, resolved, show, stop, tell, type Run } from './run.ts';
 import type { FailureType } from '../domain/failures.ts';
 
 export async function upgradePostgres(input: unknown): Promise<UpgradeResult> {
@@ -77,16 +77,15 @@ async function runbook(run: Run, input: unknown): Promise<void> {
   do await gate(run, 'begin');
   while (!(await planStillHolds(run)));
   await all([phase(run, 'maintain', maintain), phase(run, 'quiesce', quiesce)]);
-  await all([phase(run, 'backup', backup), phase(run, 'trial', trial)]);
-  await phase(run, 'halt', halt);
-
-  if (resolved(run).spec.clone === 'none') skip(run, 'clone');
-  else {
-    await all([
-      phase(run, 'clone', clone),
-      condition(() => run.gathered.clone !== null).then(() => gate(run, 'replace')),
-    ]);
-  }
+  // The trial is the candidate's own: the original volume can come to rest and be cloned meanwhile.
+  const backedUp = phase(run, 'backup', backup);
+  const tried = phase(run, 'trial', trial);
+  await all([
+    backedUp,
+    tried,
+    backedUp.then(() => keepOriginal(run)),
+    all([tried, condition(() => isOriginalKept(run))]).then(() => gate(run, 'replace')),
+  ]);
   // A clone that had to be begun anew is another one than was approved; one that took long may outlast an approval.
   while (!stillApproved(run, 'replace')) await gate(run, 'replace');
   await phase(run, 'replace', replace);
@@ -104,6 +103,17 @@ async function runbook(run: Run, input: unknown): Promise<void> {
   await retain(run);
   if (await gate(run, 'cleanup')) await phase(run, 'cleanup', cleanup);
   else skip(run, 'cleanup');
+}
+
+async function keepOriginal(run: Run): Promise<void> {
+  await phase(run, 'halt', halt);
+  if (resolved(run).spec.clone === 'none') skip(run, 'clone');
+  else await phase(run, 'clone', clone);
+}
+
+/** At rest, with a clone begun where there is to be one. */
+function isOriginalKept(run: Run): boolean {
+  return run.gathered.clone !== null || (resolved(run).spec.clone === 'none' && isDone(run, 'halt'));
 }
 
 function skip(run: Run, name: 'rehearse' | 'clone' | 'cleanup'): void {

@@ -24,8 +24,8 @@ const breakable = {
   clone: 'startClone',
   replace: 'replaceClaim',
   deploy: 'deployTarget',
-  restore: 'analyze',
-  verify: 'otherSessions',
+  restore: 'copyIn',
+  verify: 'analyze',
   reopen: 'openTarget',
   resume: 'startService',
   observe: 'observeService',
@@ -88,11 +88,14 @@ describe.concurrent('parked', () => {
 
   test('a source that changed after its backup is not halted', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
-    const trial = upgrade.world.hold('tryLogins');
-    await trial.arrived;
-    await upgrade.until(({ phases }) => phases.find(({ name }) => name === 'backup')?.state === 'done');
+    const copy = upgrade.world.hold('copyOut');
+    await copy.arrived;
+    const look = upgrade.world.hold('nextTransaction');
+    copy.release();
+    await look.arrived;
+    expect(phaseRow(await upgrade.status(), 'backup').state).toBe('done');
     upgrade.world.writeToSource('rows-v2');
-    trial.release();
+    look.release();
     const { park } = await upgrade.parked();
     expect(park).toMatchObject({ phase: 'halt', type: 'SourceNotQuiet' });
     expect(upgrade.world.order).not.toContain('haltDatabase');

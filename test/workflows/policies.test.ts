@@ -72,7 +72,7 @@ describe.concurrent('a park', () => {
     const upgrade = await harness.start({
       spec: { gates: allAuto, onFailure: { default: { after: '200ms', answer: 'retry', times: 2 } } },
     });
-    upgrade.world.failOn('analyze', 'CommandFailed', 3);
+    upgrade.world.failOn('copyIn', 'CommandFailed', 3);
     await upgrade.until(({ park, parked }) => parked.length === 2 && park?.policy === null);
     await delay(600);
     expect((await upgrade.status()).park).toMatchObject({ id: 'park-3', action: null });

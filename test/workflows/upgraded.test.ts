@@ -1,4 +1,5 @@
 /** The ways through an upgrade that end with a new server. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { defineSearchAttributeKey } from '@temporalio/common';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { gateRow } from '../../src/domain/state.ts';
@@ -73,7 +74,7 @@ describe.concurrent('upgraded', () => {
     await Promise.all(both.map((upgrade) => upgrade.handle.result()));
   });
 
-  test('what may overlap does: trial and copy beside each other, both before the source halts', async () => {
+  test('what may overlap does: trial and copy beside each other, the copy before the source halts', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     const copy = upgrade.world.hold('copyOut');
     await copy.arrived;
@@ -81,6 +82,37 @@ describe.concurrent('upgraded', () => {
     expect(upgrade.world.order).not.toContain('haltDatabase');
     copy.release();
     expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
+  test('the source halts and is cloned beside the trial, and gate replace waits for both', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, replace: {} } } });
+    const trial = upgrade.world.hold('tryLogins');
+    await trial.arrived;
+    await upgrade.until(({ phases }) => phases.find(({ name }) => name === 'clone')?.state === 'done');
+    expect(gateRow(await upgrade.status(), 'replace').state).toBe('pending');
+    trial.release();
+    await upgrade.answer('replace');
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
+  test('a lost candidate is not made anew under a look at the source', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    upgrade.world.failOn('tryLogins', 'PodLost', 1);
+    const copy = upgrade.world.hold('copyOut');
+    await copy.arrived;
+    const look = upgrade.world.hold('nextTransaction');
+    copy.release();
+    await look.arrived;
+    await upgrade.world.until(() => upgrade.world.order.includes('tryLogins'));
+    const made = () => upgrade.world.order.filter((name) => name === 'createCandidate').length;
+    const before = made();
+    await delay(300);
+    expect(made()).toBe(before);
+    look.release();
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(made()).toBe(before + 1);
     expect(upgrade.world.broken).toEqual([]);
   });
 

@@ -3,7 +3,7 @@
  *
  * 1. Begun again: the target's server empty again, on the new volume.
  * 2. The dump copied in from the artifact store, its checksum verified again; imported.
- * 3. Settings that lived inside PGDATA carried over, item by item or refused; ANALYZE beside it.
+ * 3. Beside that, settings that lived inside PGDATA carried over, item by item or refused: they count from the next start.
  *
  * Undone by: what replace and deploy registered.
  * Killed here: the detached import is found again; one that was lost with its pod begins in an empty server, by itself.
@@ -37,22 +37,21 @@ async function restoreOnce(run: Run): Promise<void> {
   const { compression, sha512 } = needed(gathered.dump, 'the dump');
 
   const path = `/pgleap/${artifact.name}`;
-  await onArtifacts(run, 'copyIn', 'copy the dump into the target', { world, artifact, pod: server.pod, path });
-  const imported = await act('importDump', 'import the dump into the target', {
-    world,
-    server,
-    path,
-    compression,
-    sha512,
-    name: `restore-${tries}`,
-  });
-  failOnImportErrors(imported, 'the target');
-
   const settings = needed(run.settings, 'the source’s settings');
-  const [{ items }] = await all([
+  const [imported, { items }] = await all([
+    onArtifacts(run, 'copyIn', 'copy the dump into the target', { world, artifact, pod: server.pod, path }).then(() =>
+      act('importDump', 'import the dump into the target', {
+        world,
+        server,
+        path,
+        compression,
+        sha512,
+        name: `restore-${tries}`,
+      }),
+    ),
     act('carrySettings', 'carry settings over', { world, target: server, settings }),
-    act('analyze', 'ANALYZE', { world, server }),
   ]);
+  failOnImportErrors(imported, 'the target');
   gathered.restored = { import: imported, carried: items };
   for (const { what, name, why, outcome } of items)
     if (outcome === 'refused') run.status.notes.push(`Not carried over, yours to set: ${what} ${name}: ${why}`);

@@ -27,7 +27,7 @@ async function trialOnce(run: Run): Promise<void> {
   let used = phaseRow(run.status, 'trial').tries > 1;
   for (;;) {
     if (used) {
-      await condition(() => phaseRow(run.status, 'backup').state !== 'running');
+      await condition(() => !isPodUsed(run));
       await freshCandidate(run);
     }
     await condition(() => gathered.dump !== null);
@@ -42,6 +42,12 @@ async function trialOnce(run: Run): Promise<void> {
     'trial',
     `equal: ${fingerprint.rows} rows in ${fingerprint.tables} tables; ${logins.tried} logins tried, ${logins.failedCount} failed`,
   );
+}
+
+/** Whether backup or halt have work under way in the candidate's pod. */
+function isPodUsed({ status, gathered }: Run): boolean {
+  const isRunning = (name: 'backup' | 'halt') => phaseRow(status, name).state === 'running';
+  return isRunning('backup') || (isRunning('halt') && gathered.haltingAt === null);
 }
 
 async function tryDump(run: Run, dump: DumpFact): Promise<TrialFact> {

@@ -2,10 +2,10 @@
  * verify: the target equals the source.
  *
  * 1. Begun again: the target in its pod of now.
- * 2. Its fingerprint, kept in the artifact store and compared with the source's.
+ * 2. Its fingerprint, kept in the artifact store and compared with the source's; beside it ANALYZE, which changes no content.
  * 3. Nobody else is connected.
  *
- * Undone by: nothing of its own; it only reads.
+ * Undone by: nothing of its own: but for statistics it only reads.
  * Killed here: the detached fingerprint is found again.
  */
 import { ApplicationFailure } from '@temporalio/workflow';
@@ -14,7 +14,7 @@ import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
 import { again, keep } from './backup.ts';
 import { fencedTarget } from './deploy.ts';
-import { needed, note, onArtifacts, resolved, type Run } from '../run.ts';
+import { all, needed, note, onArtifacts, resolved, type Run } from '../run.ts';
 
 export async function verify(run: Run): Promise<void> {
   await evenIfLost(run, 'verify', verifyOnce);
@@ -25,11 +25,14 @@ async function verifyOnce(run: Run): Promise<void> {
   const { tries } = phaseRow(run.status, 'verify');
   const server = tries > 1 ? await fencedTarget(run) : needed(run.gathered.target, 'the target');
 
-  const fingerprint = await act('fingerprint', 'fingerprint of the target', {
-    world,
-    server,
-    name: `target-${tries}-${server.pod.uid.slice(0, 8)}`,
-  });
+  const [fingerprint] = await all([
+    act('fingerprint', 'fingerprint of the target', {
+      world,
+      server,
+      name: `target-${tries}-${server.pod.uid.slice(0, 8)}`,
+    }),
+    act('analyze', 'ANALYZE', { world, server }),
+  ]);
   const before = run.gathered.artifacts.filter(({ name }) => name.startsWith('fingerprint-target')).length;
   const b = await keep(run, server.pod, fingerprint, `fingerprint-target${again(before + 1)}.txt`);
   const a = needed(run.gathered.sourceFingerprintArtifact, 'the source’s fingerprint');
