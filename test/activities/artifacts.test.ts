@@ -182,6 +182,20 @@ describe('copying in', () => {
     expect(transfers()).toBe(5);
   });
 
+  test.each([
+    ['the same', 0],
+    ['one with two wrong chunks', 2],
+  ])('a file of that name: %s', async (_name, sent) => {
+    const data = randomBytes(25 * MiB);
+    const artifact = await stored(data);
+    const file = path.join(folder, 'pod', 'dump');
+    await writeFile(file, sent === 0 ? data : Buffer.concat([randomBytes(8 * MiB), data.subarray(8 * MiB)]));
+    await copyIn(server.kc, store, { world, artifact, pod, path: '/pgleap/dump' });
+    expect(data.equals(await readFile(file))).toBe(true);
+    expect(await readdir(path.join(folder, 'pod'))).toEqual(['dump']);
+    expect(transfers()).toBe(sent);
+  });
+
   test('never shows an artifact that is not the recorded one', async () => {
     const artifact = await stored(randomBytes(3 * MiB));
     await writeFile(artifactPath(store, world, artifact.name), randomBytes(3 * MiB));

@@ -53,6 +53,21 @@ describe.concurrent('lost', () => {
     expect(phaseRow(status, name).tries).toBe(2);
   });
 
+  test('a trial that lost its scratch volume gets the dump from the artifact store', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const { world } = upgrade;
+    const compared = world.hold('compareFingerprints');
+    await compared.arrived;
+    world.failOn('compareFingerprints', 'JobLost', 1);
+    compared.release();
+    expect(await upgrade.handle.result()).toMatchObject({ ok: true, outcome: 'upgraded' });
+    expect(world.broken).toEqual([]);
+    const { order } = world;
+    const [first, again] = order.flatMap((name, index) => (name === 'importDump' ? [index] : []));
+    expect(order.slice(first, again)).toContain('copyIn');
+    expect(order.indexOf('copyIn')).toBeGreaterThan(order.indexOf('compareFingerprints'));
+  });
+
   test('halt looks at the source again from a new candidate, which the fence lets in', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     const copy = upgrade.world.hold('copyOut');

@@ -88,6 +88,10 @@ export async function copyOut(
   return artifact;
 }
 
+/** A file of that name and size may be the artifact already: its chunks are looked at like those of a part, and not sent again. */
+const beginPart =
+  'mkdir -p -- "$1" && { [ -e "$2" ] || [ ! -f "$3" ] || [ "$(wc -c < "$3")" -ne "$4" ] || mv -- "$3" "$2"; } && : >> "$2"';
+
 /**
  * Puts an artifact at `path` in a pod and resolves when every chunk of it is proven to be there. `path` never shows a
  * part of it. Throws ArtifactMissing when the store's file is not the recorded one.
@@ -105,7 +109,7 @@ export async function copyIn(
   }
   const part = `${arg.path}.${artifact.sha512.slice(0, 16)}.part`;
   const transfer = { kc, pod: arg.pod, remote: part, bytes: artifact.bytes };
-  await retried(() => inPod(transfer, 'mkdir -p -- "$1" && : >> "$2"', [path.posix.dirname(part), part]));
+  await retried(() => inPod(transfer, beginPart, [path.posix.dirname(part), part, arg.path, String(artifact.bytes)]));
   const chunks = chunksOf(artifact.bytes);
   const size = Number(await retried(() => inPod(transfer, 'wc -c < "$1"', [part])));
   const there = await remoteHashes(transfer, Math.min(chunks.length, Math.ceil(size / chunkBytes)), size);

@@ -1,7 +1,7 @@
 /**
  * trial: that very dump, imported into the empty candidate, equals the source.
  *
- * 1. Begun again: the candidate's server empty again, once nothing else uses its pod.
+ * 1. Begun again: the candidate's server empty again, once nothing else uses its pod, and the dump there, from the artifact store if need be.
  * 2. Import the dump; every error classified.
  * 3. Each role's login tried; the candidate's fingerprint, compared with the source's.
  * 4. If the backup was made again meanwhile, this was another dump: once more from the start.
@@ -9,7 +9,7 @@
  * Undone by: what prepare registered: the candidate is removed.
  * Killed here: the detached import is found again; one that was lost with its pod begins in an empty server, by itself.
  */
-import { ApplicationFailure, condition } from '@temporalio/workflow';
+import { ApplicationFailure, condition, patched } from '@temporalio/workflow';
 import type { DumpFact, ImportFact } from '../../domain/facts.ts';
 import { phaseRow, type TrialFact } from '../../domain/state.ts';
 import { act } from '../activities.ts';
@@ -31,6 +31,7 @@ async function trialOnce(run: Run): Promise<void> {
       await freshCandidate(run);
     }
     await condition(() => gathered.dump !== null);
+    if (used) await bringDumpBack(run);
     gathered.trial = await tryDump(run, needed(gathered.dump, 'the dump'));
     used = true;
     await condition(() => isDone(run, 'backup'));
@@ -48,6 +49,17 @@ async function trialOnce(run: Run): Promise<void> {
 function isPodUsed({ status, gathered }: Run): boolean {
   const isRunning = (name: 'backup' | 'halt') => phaseRow(status, name).state === 'running';
   return isRunning('backup') || (isRunning('halt') && gathered.haltingAt === null);
+}
+
+/** The scratch volume may have lost the dump with the work. What is still right of it is not copied again. */
+async function bringDumpBack(run: Run): Promise<void> {
+  const { dump, dumpArtifact: artifact } = run.gathered;
+  // Without a copy the backup is not done, and makes the dump anew itself when it is lost.
+  if (dump === null || artifact === null || !patched('dump-back-for-the-trial')) return;
+  const { world } = resolved(run);
+  const { pod } = candidate(run);
+  const { path } = dump;
+  await onArtifacts(run, 'copyIn', 'see that the dump is in the candidate', { world, artifact, pod, path });
 }
 
 async function tryDump(run: Run, dump: DumpFact): Promise<TrialFact> {
