@@ -66,7 +66,7 @@ CREATE TABLE zerocol(); INSERT INTO zerocol DEFAULT VALUES;
 CREATE VIEW v1 AS SELECT p.id, p.name, count(*) AS n FROM parent p JOIN part ON part.id = p.id WHERE p.name LIKE '%x.y%' GROUP BY p.id;
 CREATE VIEW v2 WITH (security_barrier) AS SELECT t."Col A", t."select" FROM "we ird"."Tab""le
 newline	tab\back ü" t WHERE t."select" <> '(a) "b". c' UNION ALL SELECT 1, 'x' ORDER BY 1;
-CREATE VIEW v3 AS WITH RECURSIVE q AS (SELECT 1 AS x UNION ALL SELECT q.x+1 FROM q WHERE q.x < 10) SELECT q.x, extract(year FROM now()) y, current_date d FROM q;
+CREATE VIEW v3 AS WITH RECURSIVE q AS (SELECT 1 AS x UNION ALL SELECT q.x+1 FROM q WHERE q.x < 10) SELECT q.x, extract(year FROM now()) y, extract('Month' FROM now()) m, extract('"day"' FROM now()) d, current_date c FROM q;
 CREATE VIEW v4 AS SELECT * FROM v1 LEFT JOIN LATERAL (SELECT max(c.extra) AS mx FROM child c WHERE c.id = v1.id) l ON true;
 CREATE MATERIALIZED VIEW mv AS SELECT count(*) AS n FROM parent; CREATE MATERIALIZED VIEW mv0 AS SELECT 1 AS a WITH NO DATA;
 INSERT INTO parent(name) VALUES ('stale');

@@ -175,7 +175,7 @@ function flush(  i, text) {
   # Written in ICU's standard form since 16, whatever the source called it.
   if (type == "COLLATION") for (i = 1; i <= count; i++) if (line[i] ~ /provider = icu/) sub(/, locale = '([^']|'')*'/, "", line[i])
   # A keyword since 16, and as one it is not quoted where it names the type.
-  for (i = 1; i <= count; i++) gsub(/"json"/, "json", line[i])
+  for (i = 1; i <= count; i++) { gsub(/"json"/, "json", line[i]); line[i] = fields(line[i]) }
   gsub(/"json"/, "json", key)
   # The roles come in the order of their oids, which a restore does not keep; lines of kind policy name them.
   if (type == "POLICY") for (i = 1; i <= count; i++) sub(/ TO ("([^"]|"")*"|PUBLIC)(, ("([^"]|"")*"|PUBLIC))*/, "", line[i])
@@ -194,6 +194,16 @@ function flush(  i, text) {
   close(out)
   gsub(/\\/, "\\\\", key); gsub(/\t/, "\\t", key)
   print total "\t" key > names
+}
+# 18.6 quotes the field of EXTRACT; minors before it print it bare, as it was written, and a restore lowers that.
+function fields(text,  done, field) {
+  while (match(text, /EXTRACT\("?[A-Za-z_]+"? FROM /)) {
+    field = tolower(substr(text, RSTART, RLENGTH))
+    gsub(/"/, "", field)
+    done = done substr(text, 1, RSTART - 1) field
+    text = substr(text, RSTART + RLENGTH)
+  }
+  return done text
 }
 # NOT NULL is a constraint with a name of its own since 18; its presence is in the lines of kind relation.
 function relax(  i, kept) {
