@@ -10,7 +10,7 @@ export default defineConfig({
     // Much of the time is waiting for servers, so that two files at once fit on a machine of two cores.
     maxWorkers: 2,
     // Many tests start servers and processes; a loaded machine of two cores takes its time.
-    testTimeout: 90_000,
+    testTimeout: 180_000,
     hookTimeout: 120_000,
     // A suite that leaves something running hides it otherwise.
     teardownTimeout: 30_000,

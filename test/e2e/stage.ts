@@ -32,6 +32,8 @@ export interface Stage {
   visitor: Visitor;
   /** A worker as the operator runs it, with `more` in its environment; resolves when it asks for work. */
   startWorker(more?: Record<string, string>): Promise<ChildProcess>;
+  /** What all workers have said so far. */
+  said(): string;
   /** A `pgleap` command as the operator runs it, in the worker's environment. */
   pgleap(...args: string[]): {
     child: ChildProcess;
@@ -80,6 +82,7 @@ export async function raiseStage(
   closers.push(() => visitor.stop());
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(sandbox.kubeconfig);
+  let said = '';
   return {
     sandbox,
     access: openAccess(kubeConfig),
@@ -87,6 +90,7 @@ export async function raiseStage(
     artifacts,
     env,
     visitor,
+    said: () => said,
     pgleap(...args) {
       const child = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), ...args], {
         env,
@@ -101,10 +105,14 @@ export async function raiseStage(
     async startWorker(more = {}) {
       const worker = spawn(process.execPath, [join(root, 'src', 'client', 'pgleap.ts'), 'worker'], {
         env: { ...env, ...more },
-        stdio: ['ignore', 'ignore', 'pipe'],
+        stdio: ['ignore', 'pipe', 'pipe'],
       });
       let log = '';
-      worker.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
+      worker.stdout.on('data', (chunk: Buffer) => (said += chunk.toString()));
+      worker.stderr.on('data', (chunk: Buffer) => {
+        log += chunk.toString();
+        said += chunk.toString();
+      });
       closers.push(() => end(worker));
       const deadline = Date.now() + 180_000;
       while (!log.includes('worker is ready')) {
