@@ -71,8 +71,8 @@ export interface ClusterActivities {
   journalUndo(arg: { world: World; undos: Undo[] }): Promise<void>;
   /** Marks one undo as done, so that a second rollback does not repeat it. */
   journalUndone(arg: { world: World; undoId: string }): Promise<void>;
-  /** Notes that the commit point is about to be passed: from here on undoing would lose what services write. */
-  journalCommit(arg: { world: World }): Promise<void>;
+  /** Notes that the commit point is about to be passed, from where on undoing would lose what services write. Resolves with when it first was. */
+  journalCommit(arg: { world: World }): Promise<string>;
   /** Notes that somebody accepted to lose what was written since the commit point: from here on the way is back. */
   journalBack(arg: { world: World }): Promise<void>;
   closeJournal(arg: { world: World; outcome: string }): Promise<void>;

@@ -184,6 +184,7 @@ export function createWorld(knobs: Knobs) {
     },
     journalCommit: async () => {
       journal.committed = true;
+      return '2026-01-01T00:00:00Z';
     },
     journalBack: async () => {
       law(journal.committed, 'only what was opened is gone back from with a loss');

@@ -225,39 +225,65 @@ describe.concurrent('rolled back', () => {
     oldWorldStands(upgrade);
   });
 
-  test('reset to before the commit point it passed, a workflow does not go back, and names what does', async ({
-    expect: expects,
-  }) => {
-    const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {}, cleanup: {} } } });
-    const { workflowId } = upgrade.handle;
-    await upgrade.until((status) => gateRow(status, 'reopen').state === 'open');
-    const { events = [] } = await upgrade.handle.fetchHistory();
-    const done = events?.filter((event) => event.workflowTaskCompletedEventAttributes).at(-1)?.eventId;
-    await upgrade.answer('reopen');
-    await upgrade.until((status) => gateRow(status, 'cleanup').state === 'open');
-    const { workflowService, options } = harness.env.client;
-    await workflowService.resetWorkflowExecution({
-      namespace: options.namespace,
-      workflowExecution: { workflowId },
-      reason: 'by a test',
-      requestId: workflowId,
-      ...(done ? { workflowTaskFinishEventId: done } : {}),
-      // Without the yes that came after it.
-      resetReapplyType: 2,
+  describe('reset to before the commit point it passed, a workflow', () => {
+    /** Passes the commit point and forgets it. */
+    async function reset(expects: typeof expect) {
+      const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {}, cleanup: {} } } });
+      const { workflowId } = upgrade.handle;
+      await upgrade.until((status) => gateRow(status, 'reopen').state === 'open');
+      const { events = [] } = await upgrade.handle.fetchHistory();
+      const done = events?.filter((event) => event.workflowTaskCompletedEventAttributes).at(-1)?.eventId;
+      await upgrade.answer('reopen');
+      await upgrade.until((status) => gateRow(status, 'cleanup').state === 'open');
+      const { workflowService, options } = harness.env.client;
+      await workflowService.resetWorkflowExecution({
+        namespace: options.namespace,
+        workflowExecution: { workflowId },
+        reason: 'by a test',
+        requestId: workflowId,
+        ...(done ? { workflowTaskFinishEventId: done } : {}),
+        // Without the yes that came after it.
+        resetReapplyType: 2,
+      });
+      const again = harness.env.client.workflow.getHandle(workflowId);
+      const status = () => again.query<UpgradeStatus>('status');
+      await expects.poll(async () => gateRow(await status(), 'reopen').state, { timeout: 60_000 }).toBe('open');
+      expect((await status()).committedAt).toBeNull();
+      return { upgrade, again, status };
+    }
+
+    test('does not go back, and names what does', async ({ expect: expects }) => {
+      const { upgrade, again, status } = await reset(expects);
+      await again.executeUpdate('reject', { args: [{ gate: 'reopen', by: 'ada' }] });
+      await expects.poll(async () => (await status()).park?.type, { timeout: 60_000 }).toBe('Refused');
+      const { park } = await status();
+      expect(park?.message).toMatch(/has been open since .* pgleap recover rolled-back-\d+\/postgres$/);
+      await again.executeUpdate('resolve', { args: [{ park: park?.id, action: 'abort', by: 'ada' }] });
+      await expect(again.result()).rejects.toMatchObject({ cause: { type: 'Aborted' } });
+      expect(upgrade.world.state.claim).toBe('new');
+      expect(upgrade.world.order).not.toContain('restoreTemplate');
+      expect(upgrade.world.broken).toEqual([]);
     });
-    const again = harness.env.client.workflow.getHandle(workflowId);
-    const status = () => again.query<UpgradeStatus>('status');
-    await expects.poll(async () => gateRow(await status(), 'reopen').state, { timeout: 60_000 }).toBe('open');
-    expect((await status()).committedAt).toBeNull();
-    await again.executeUpdate('reject', { args: [{ gate: 'reopen', by: 'ada' }] });
-    await expects.poll(async () => (await status()).park?.type, { timeout: 60_000 }).toBe('Refused');
-    const { park } = await status();
-    expect(park?.message).toMatch(/has been open since .* pgleap recover rolled-back-\d+\/postgres$/);
-    await again.executeUpdate('resolve', { args: [{ park: park?.id, action: 'abort', by: 'ada' }] });
-    await expect(again.result()).rejects.toMatchObject({ cause: { type: 'Aborted' } });
-    expect(upgrade.world.state.claim).toBe('new');
-    expect(upgrade.world.order).not.toContain('restoreTemplate');
-    expect(upgrade.world.broken).toEqual([]);
+
+    test('goes on when it is approved, without fencing and counting anew', async ({ expect: expects }) => {
+      const { upgrade, again, status } = await reset(expects);
+      const calls = () => upgrade.world.order.filter((name) => /^(deployTarget|countWrites|sweepTarget)$/.test(name));
+      const before = calls();
+      const approve = async (gate: 'reopen' | 'cleanup') => {
+        upgrade.world.approvals.add(gate);
+        const evidence = gateRow(await status(), gate).evidence?.hash;
+        await again.executeUpdate('approve', { args: [{ gate, by: 'ada', evidence }] });
+      };
+      await approve('reopen');
+      await expects.poll(async () => gateRow(await status(), 'cleanup').state, { timeout: 60_000 }).toBe('open');
+      expect(calls()).toEqual(before);
+      const { committedAt, notes } = await status();
+      expect(committedAt).toBe('2026-01-01T00:00:00Z');
+      expect(notes.join()).toContain('was reset to before that');
+      await approve('cleanup');
+      expect(await again.result()).toMatchObject({ ok: true, outcome: 'upgraded' });
+      expect(upgrade.world.broken).toEqual([]);
+    });
   });
 
   test('an undo that fails parks, and goes on when it is told to', async () => {

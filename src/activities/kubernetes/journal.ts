@@ -176,7 +176,9 @@ export function createJournalActivities(
       } catch (error) {
         if (!isFailure(error, 'Conflict')) throw error;
         const lease = await kube.find('Lease', { namespace: world.namespace, name });
-        if (lease !== undefined && isOurs(lease, world)) return;
+        // Let go in between: the next attempt takes it.
+        if (lease === undefined) throw error;
+        if (isOurs(lease, world)) return;
         throw fail('Locked', lockedBy(workload, world.namespace, lease));
       }
     },
@@ -217,7 +219,10 @@ export function createJournalActivities(
     async journalOld({ world, old }) {
       await change(world, (journal) => {
         requireOpen(journal);
-        return JSON.stringify(journal.old) === JSON.stringify(old) ? {} : { old };
+        // Counted once, before anybody could write: a workflow that was reset would count anew.
+        const opened = journal.head.committedAt === null ? old.opened : (journal.old?.opened ?? null);
+        const known = { ...old, opened };
+        return JSON.stringify(journal.old) === JSON.stringify(known) ? {} : { old: known };
       });
     },
 
@@ -255,7 +260,9 @@ export function createJournalActivities(
     },
 
     async journalCommit({ world }) {
-      await changeHead(world, (head) => ({ committedAt: head.committedAt ?? new Date().toISOString() }));
+      let committedAt = new Date().toISOString();
+      await changeHead(world, (head) => ({ committedAt: (committedAt = head.committedAt ?? committedAt) }));
+      return committedAt;
     },
 
     async journalBack({ world }) {
@@ -312,11 +319,11 @@ export async function takeOver(
   };
 }
 
-export function lockedBy(workload: { name: string }, namespace: string, lease: Resource<'Lease'> | undefined): string {
-  const holder = lease?.spec?.holderIdentity ?? 'an unknown holder';
-  const since = lease?.spec?.acquireTime === undefined ? '' : ` since ${lease.spec.acquireTime}`;
+export function lockedBy(workload: { name: string }, namespace: string, lease: Resource<'Lease'>): string {
+  const holder = lease.spec?.holderIdentity ?? 'an unknown holder';
+  const since = lease.spec?.acquireTime === undefined ? '' : ` since ${lease.spec.acquireTime}`;
   return (
-    `${workload.name} in ${namespace} is being upgraded by ${holder} (upgrade ${lease?.metadata?.labels?.[upgradeLabel] ?? 'unknown'})${since}: ` +
+    `${workload.name} in ${namespace} is being upgraded by ${holder} (upgrade ${lease.metadata?.labels?.[upgradeLabel] ?? 'unknown'})${since}: ` +
     `it holds the lease ${names.lease(workload)}. If that upgrade was aborted or terminated: pgleap recover ${namespace}/${workload.name}`
   );
 }

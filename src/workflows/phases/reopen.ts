@@ -1,6 +1,7 @@
 /**
  * reopen: the commit point.
  *
+ * 0. A workflow that was reset may have opened it before: then only what is left is done.
  * 1. Look once more whether the target may be opened. A pod that is not the one that was verified is verified again: until
  *    now the target runs without fsync, and a node that crashed may have lost what it held.
  * 2. Remove what the import left beside PGDATA; note the target's counters, to say later what a way back would lose.
@@ -21,6 +22,7 @@ import { database, note, now, resolved, show, type Run } from '../run.ts';
 
 export async function reopen(run: Run): Promise<void> {
   const { world } = resolved(run);
+  await learnOfCommit(run);
   if (run.status.committedAt === null) {
     const missing = missingForReopen(run.status);
     if (missing.length > 0) {
@@ -33,9 +35,21 @@ export async function reopen(run: Run): Promise<void> {
     await journalOld(run);
     commit(run);
   }
-  await act('journalCommit', 'journal: the commit point', { world });
+  run.status.committedAt = await act('journalCommit', 'journal: the commit point', { world });
   await openTarget(run);
   note(run, 'reopen', 'the target takes logins, with its lasting settings');
+}
+
+/** A workflow that was reset to before its commit point takes the target for one that nobody wrote to: the journal knows. */
+async function learnOfCommit(run: Run): Promise<void> {
+  const { status } = run;
+  if (status.committedAt !== null) return;
+  const head = await act('readJournal', 'see that the target was never opened', { world: resolved(run).world });
+  if (!head?.committedAt) return;
+  status.committedAt = head.committedAt;
+  status.notes.push(
+    `The journal says that the target has been open since ${head.committedAt}: this workflow was reset to before that.`,
+  );
 }
 
 /** A rollback that was asked for in the same moment goes first. */
