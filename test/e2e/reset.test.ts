@@ -3,10 +3,10 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { findTemporal } from '../../src/client/temporal-server.ts';
-import { upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
+import { sendMessage, upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
 import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
-import { answer, duringActivity, raiseStage, reachGate, start, type Stage } from './stage.ts';
+import { answer, duringActivity, follow, raiseStage, reachGate, start, type Stage } from './stage.ts';
 import { sceneOf } from './world.ts';
 
 const run = promisify(execFile);
@@ -63,7 +63,11 @@ test('reset to before the dump, before the clone, and past the commit point', { 
   const { committedAt } = await reachGate(on, workflowId, 'cleanup');
   expect(committedAt).not.toBeNull();
   await reset(on, workflowId, await eventBefore(on, workflowId, 'sweepTarget'), '--reapply-exclude', 'All');
-  // The target is open, which this run does not know: it neither fences it again nor counts anew.
+  // This run takes the target for fenced and its pod for the one of then, which is gone. Begun again, reopen reads that it is
+  // open: it neither fences it again nor counts anew.
+  const { park } = await follow(on, workflowId, 'the lost pod', (status) => status.park !== null);
+  expect(park).toMatchObject({ phase: 'reopen', type: 'PodLost' });
+  await sendMessage(on.session, workflowId, 'resolve', { park: park?.id, action: 'retry', by: 'e2e' });
   const again = await reachGate(on, workflowId, 'cleanup');
   expect(again.committedAt).toBe(committedAt);
   await answer(on, workflowId, 'cleanup');

@@ -117,17 +117,24 @@ export async function startHarness(prefix = 'db', dataConverter?: DataConverter)
       },
     ]),
   );
-  const worker = await Worker.create({
-    connection: env.nativeConnection,
-    taskQueue,
-    workflowBundle,
-    activities,
-    ...converting,
-    identity: 'worker',
-    maxHeartbeatThrottleInterval: '100ms',
-    defaultHeartbeatThrottleInterval: '100ms',
-  });
-  const running = worker.run();
+  const startWorker = async () => {
+    const worker = await Worker.create({
+      connection: env.nativeConnection,
+      taskQueue,
+      workflowBundle,
+      activities,
+      ...converting,
+      identity: 'worker',
+      maxHeartbeatThrottleInterval: '100ms',
+      defaultHeartbeatThrottleInterval: '100ms',
+    });
+    return { worker, running: worker.run() };
+  };
+  let serving = await startWorker();
+  const stopWorker = async () => {
+    serving.worker.shutdown();
+    await serving.running;
+  };
   let count = 0;
 
   function makeWorld(knobs: Partial<Knobs> = {}): { world: FakeWorld; workflowId: string } {
@@ -173,9 +180,13 @@ export async function startHarness(prefix = 'db', dataConverter?: DataConverter)
     start,
     plan: (workflowId: string, spec: unknown) =>
       client.workflow.execute<typeof planPostgres>('planPostgres', { workflowId, taskQueue, args: [spec] }),
+    /** The next worker knows every workflow by its history only. */
+    restartWorker: async () => {
+      await stopWorker();
+      serving = await startWorker();
+    },
     close: async () => {
-      worker.shutdown();
-      await running;
+      await stopWorker();
       await env.teardown();
     },
   };

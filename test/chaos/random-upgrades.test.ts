@@ -1,0 +1,231 @@
+/**
+ * Random upgrades through the real workflow on a real Temporal server: phases fail, people and machines send what they like,
+ * somebody cancels, the source changes, and the worker restarts now and then. The fake
+ * world knows the laws; every upgrade must keep them and come to an end.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isGrpcDeadlineError, WorkflowFailedError } from '@temporalio/client';
+import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { FailureType } from '../../src/domain/failures.ts';
+import { gates } from '../../src/domain/phases.ts';
+import { openGate, type UpgradeResult, type UpgradeStatus } from '../../src/domain/state.ts';
+import { undoOrder } from '../../src/domain/undo.ts';
+import type { ActivityName } from '../workflows/fake-world.ts';
+import { startHarness, type Harness, type Upgrade } from '../workflows/harness.ts';
+import { randomOf, sampled } from './seed.ts';
+import { tell } from './table.ts';
+
+const title = 'random upgrades';
+const upgrades = 300;
+/** After so many messages nobody plays any more: gates are approved, parks tried again, then given up. */
+const moves = 12;
+
+const failures: FailureType[] = [
+  'CommandFailed',
+  'AccessDenied',
+  'NotFound',
+  'Conflict',
+  'WrongWorld',
+  'PodLost',
+  'JobLost',
+];
+
+/** Draws from what it is given, the same for the same seed and number. */
+function dice(number: number) {
+  const random = randomOf(`${title} ${number}`);
+  const whole = (below: number) => Math.floor(random() * below);
+  return {
+    whole,
+    chance: (part: number) => random() < part,
+    pick: <T>(from: readonly [T, ...T[]]): T => from[whole(from.length)] ?? from[0],
+  };
+}
+type Dice = ReturnType<typeof dice>;
+
+let harness: Harness;
+let activities: ActivityName[];
+let restarts: Promise<void>;
+let over = false;
+beforeAll(async () => {
+  harness = await startHarness('random');
+  activities = Object.keys(harness.makeWorld().world.activities) as ActivityName[];
+  restarts = (async () => {
+    while (!over) {
+      await sleep(20_000);
+      await harness.restartWorker();
+    }
+  })();
+});
+afterAll(async () => {
+  over = true;
+  await restarts;
+  await harness?.close();
+});
+
+function randomSpec({ chance, pick }: Dice): Record<string, unknown> {
+  const asked = gates.map(({ name }) => [name, chance(0.5) ? { policy: 'auto' } : {}]);
+  const policy = chance(0.3) ? { onFailure: { default: { answer: pick(['retry', 'rollback']), after: '1s' } } } : {};
+  return { gates: Object.fromEntries(asked), ...policy };
+}
+
+/** What a move did, for the text of a failed test. */
+async function move(upgrade: Upgrade, status: UpgradeStatus, { chance, pick, whole }: Dice): Promise<string> {
+  const by = pick(['ada', 'Grace ', 'eve']);
+  const say = (name: string, message: unknown) =>
+    upgrade.handle.executeUpdate(name, { args: [message] }).then(
+      () => `${name} accepted`,
+      () => `${name} refused`,
+    );
+  const gate = openGate(status);
+  const { park } = status;
+  const kind = whole(16);
+  if (kind < 6 && gate) return approve(upgrade, gate.name, gate.evidence?.hash);
+  if (kind < 9 && park)
+    return say('resolve', { park: park.id, action: pick(['retry', 'retry', 'rollback', 'abort']), by });
+  if (kind === 9)
+    return say('approve', { gate: pick(['begin', 'replace', 'reopen', 'cleanup']), by, evidence: 'f'.repeat(64) });
+  if (kind === 10) return say('resolve', { park: `park-${whole(4)}`, action: 'retry', by });
+  if (kind === 11)
+    return say(pick(['approve', 'reject', 'resolve', 'rollback']), pick([null, 7, 'yes', {}, { by }, [{}]]));
+  if (kind === 12 && chance(0.3)) return say('reject', { gate: gate?.name ?? 'begin', by });
+  if (kind === 13 && chance(0.3)) return say('rollback', { by, ...(chance(0.5) ? { acceptLostWrites: true } : {}) });
+  if (kind === 14 && chance(0.2)) return upgrade.handle.cancel().then(() => 'cancel');
+  if (kind === 15 && chance(0.3)) return (upgrade.world.writeToSource(`rows-${whole(99)}`), 'somebody writes');
+  if (gate) {
+    // Twice at once, by a signal too, which nobody waits for.
+    upgrade.world.approvals.add(gate.name);
+    await upgrade.handle.signal('approve', { gate: gate.name, by, evidence: gate.evidence?.hash });
+    return `${gate.name} twice: ${await approve(upgrade, gate.name, gate.evidence?.hash)}`;
+  }
+  return 'waits';
+}
+
+/** The fake world counts a yes only when it was accepted. */
+async function approve(upgrade: Upgrade, gate: string, evidence: string | undefined): Promise<string> {
+  const { approvals } = upgrade.world;
+  const had = approvals.has(gate);
+  approvals.add(gate);
+  try {
+    await upgrade.handle.executeUpdate('approve', { args: [{ gate, by: 'ada', evidence }] });
+    return `${gate} approved`;
+  } catch {
+    if (!had) approvals.delete(gate);
+    return `${gate} not approved`;
+  }
+}
+
+/** What is left to say so that every upgrade ends. */
+async function finish(upgrade: Upgrade, { park, ...status }: UpgradeStatus, tries: number): Promise<string> {
+  const gate = openGate({ park, ...status });
+  if (park) {
+    const action = tries < 4 ? 'retry' : park.options.includes('rollback') && tries < 6 ? 'rollback' : 'abort';
+    const message = { park: park.id, action, by: 'ada' };
+    return upgrade.handle.executeUpdate('resolve', { args: [message] }).then(
+      () => `${park.phase}: ${action}`,
+      () => `${park.phase}: not ${action}`,
+    );
+  }
+  return gate ? approve(upgrade, gate.name, gate.evidence?.hash) : 'waits';
+}
+
+/** A worker that is just being restarted does not answer. */
+async function patiently<T>(ask: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!isGrpcDeadlineError(error) || attempt === 5) throw error;
+    }
+  }
+}
+
+type End = { result: UpgradeResult } | { failed: string };
+
+async function endOf({ handle }: Upgrade): Promise<End> {
+  try {
+    return { result: await handle.result() };
+  } catch (error) {
+    const cause = error instanceof WorkflowFailedError ? error.cause : error;
+    if (cause instanceof ApplicationFailure) return { failed: cause.type ?? '' };
+    if (cause instanceof CancelledFailure) return { failed: 'Cancelled' };
+    throw error;
+  }
+}
+
+function expectLawful({ world }: Upgrade, status: UpgradeStatus, end: End): void {
+  expect(world.broken).toEqual([]);
+  const journalled = world.journal.undos.map((undo) => ({ ...undo, done: false }));
+  const activityOf = (id: string) => journalled.find((undo) => undo.id === id)?.activity;
+  // Neighbours of one kind are undone at once, in whatever order they come back.
+  const undone = world.journal.undone.map(activityOf).filter((name) => name !== undefined);
+  const ofKinds = undoOrder(journalled)
+    .flat()
+    .map(({ activity }) => activity);
+  const outcome = 'result' in end ? end.result.outcome : end.failed;
+  if (outcome === 'upgraded') {
+    expect(world.state).toMatchObject({ claim: 'new', image: 'postgres:18', lease: null, candidate: null });
+    expect(world.state.counts).toEqual(world.oldState().counts);
+    expect(world.state.routes).toEqual(world.oldState().routes);
+    expect(world.target.fenced).toBe(false);
+    expect(status.committedAt).not.toBeNull();
+  } else if (outcome !== 'Aborted' && journalled.length > 0) {
+    expect(undone).toEqual(ofKinds);
+    if (world.journal.committed) expect(world.journal.back).toBe(true);
+    else expect(world.state).toEqual(world.oldState());
+  }
+}
+
+describe.concurrent(title, () => {
+  for (const number of sampled(
+    title,
+    Array.from({ length: upgrades }, (_, index) => index),
+  )) {
+    test(`${number}`, { timeout: 360_000 }, async (context) => {
+      const chances = dice(number);
+      const upgrade = await harness.start({ spec: randomSpec(chances) });
+      const broken = Array.from({ length: chances.whole(4) }, () => activities[chances.whole(activities.length)]);
+      for (const name of broken) {
+        if (name && name !== 'notify')
+          upgrade.world.failOn(
+            name,
+            chances.pick(failures as [FailureType]),
+            1 + chances.whole(2),
+            chances.chance(0.5),
+          );
+      }
+      const said: string[] = [`fails: ${broken.join(' ')}`];
+      const ended = endOf(upgrade);
+      let running = true;
+      void ended.finally(() => (running = false)).catch(() => {});
+      let tries = 0;
+      const deadline = performance.now() + 300_000;
+      for (let made = 0; running; made += 1) {
+        await sleep(100 + chances.whole(400));
+        const status = await patiently(() => upgrade.status());
+        if (status.stage === 'ended') break;
+        if (performance.now() > deadline) {
+          const { stage, park, phases } = status;
+          const at = phases.filter(({ state }) => state === 'running').map(({ name }) => name);
+          throw new Error(
+            `no end: ${stage} in ${at.join()}, ${park?.message}, ${upgrade.world.broken.join()} after ${said.join('; ')}`,
+          );
+        }
+        const did = made < moves ? await move(upgrade, status, chances) : await finish(upgrade, status, tries);
+        if (made >= moves && status.park) tries += 1;
+        if (did !== 'waits') said.push(did);
+      }
+      const end = await ended;
+      const outcome = 'result' in end ? end.result.outcome : end.failed;
+      tell(context, title, { number, outcome, events: upgrade.world.order.length, moves: said.length - 1 });
+      try {
+        expectLawful(upgrade, await patiently(() => upgrade.status()), end);
+      } catch (error) {
+        throw new Error(
+          `${outcome} after ${said.join('; ')}: ${error instanceof Error ? error.message : String(error)}`,
+          { cause: error },
+        );
+      }
+    });
+  }
+});
