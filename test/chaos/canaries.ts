@@ -176,10 +176,10 @@ export async function tempOf(access: Access, pod: PodRef): Promise<string> {
 /** Looks at what every process of the machine was started with, until stopped. Containers' processes are among them. */
 export function watchProcesses(canaries: Canaries): { stop(): Promise<Leak[]> } {
   const leaks = new Map<string, Leak>();
-  let going = true;
+  const over = new AbortController();
   const known = new Set<string>();
   const watching = (async () => {
-    while (going) {
+    while (!over.signal.aborted) {
       const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
       for (const pid of pids) {
         // A process's command line may change once, when it execs: looked at until it has been seen twice.
@@ -197,7 +197,7 @@ export function watchProcesses(canaries: Canaries): { stop(): Promise<Leak[]> } 
   })();
   return {
     async stop() {
-      going = false;
+      over.abort();
       await watching;
       return [...leaks.values()];
     },

@@ -46,19 +46,19 @@ type Dice = ReturnType<typeof dice>;
 let harness: Harness;
 let activities: ActivityName[];
 let restarts: Promise<void>;
-let over = false;
+const over = new AbortController();
 beforeAll(async () => {
   harness = await startHarness('random');
   activities = Object.keys(harness.makeWorld().world.activities) as ActivityName[];
   restarts = (async () => {
-    while (!over) {
+    while (!over.signal.aborted) {
       await sleep(20_000);
       await harness.restartWorker();
     }
   })();
 });
 afterAll(async () => {
-  over = true;
+  over.abort();
   await restarts;
   await harness?.close();
 });
@@ -196,11 +196,11 @@ describe.concurrent(title, () => {
       }
       const said: string[] = [`fails: ${broken.join(' ')}`];
       const ended = endOf(upgrade);
-      let running = true;
-      void ended.finally(() => (running = false)).catch(() => {});
+      const running = new AbortController();
+      void ended.finally(() => running.abort()).catch(() => {});
       let tries = 0;
       const deadline = performance.now() + 300_000;
-      for (let made = 0; running; made += 1) {
+      for (let made = 0; !running.signal.aborted; made += 1) {
         await sleep(100 + chances.whole(400));
         const status = await patiently(() => upgrade.status());
         if (status.stage === 'ended') break;

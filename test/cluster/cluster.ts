@@ -1,7 +1,7 @@
 /** `npm run cluster:up` and `npm run cluster:down`: a real one-node Kubernetes for the tests, on a bare Debian 12. */
 import { Command } from 'commander';
 import { tearDown } from './down.ts';
-import { ClusterProblem } from './layout.ts';
+import { ClusterProblem, MachineUnfit } from './layout.ts';
 import { say } from './progress.ts';
 import { readState, withLock } from './state.ts';
 import { bringUp, clusterMemory, describeCluster } from './up.ts';
@@ -24,7 +24,8 @@ program
   .option('--json', 'print one line of JSON: kubeconfig, addresses, folders, whether it was up, seconds, memory')
   .addHelpText(
     'after',
-    '\nExamples:\n  npm run cluster:up\n  npm run --silent cluster:up -- --json | jq -r .kubeconfig',
+    '\nExamples:\n  npm run cluster:up\n  npm run --silent cluster:up -- --json | jq -r .kubeconfig' +
+      '\n\nExit codes: 1 when it failed, 2 when this machine lacks something.',
   )
   .action(async ({ json }: { json?: boolean }) => {
     const { state, wasUp } = await withLock(async () => {
@@ -54,5 +55,5 @@ try {
   const reason: unknown = stop.signal.aborted ? stop.signal.reason : error;
   if (!(reason instanceof ClusterProblem)) throw error;
   console.error(reason.message);
-  process.exitCode = 1;
+  process.exitCode = reason instanceof MachineUnfit ? 2 : 1;
 }

@@ -31,3 +31,6 @@ export const containerdSocket = '/run/containerd/containerd.sock';
 export class ClusterProblem extends Error {
   override name = 'ClusterProblem';
 }
+
+/** What this machine lacks: nothing is wrong with the cluster, it cannot be here. */
+export class MachineUnfit extends ClusterProblem {}

@@ -10,7 +10,15 @@ import { run } from './command.ts';
 import { describeComponents } from './components.ts';
 import { tearDown } from './down.ts';
 import { importImages, importPause, makeRoots, type Roots } from './images.ts';
-import { ClusterProblem, containerdSocket, kubeconfigFile, kubeletFolder, nodeName, folders } from './layout.ts';
+import {
+  ClusterProblem,
+  MachineUnfit,
+  containerdSocket,
+  kubeconfigFile,
+  kubeletFolder,
+  nodeName,
+  folders,
+} from './layout.ts';
 import { chooseNetwork, convergeNetwork, usedRanges, type Network } from './network.ts';
 import { installPackages } from './packages.ts';
 import {
@@ -63,13 +71,13 @@ const touchedSysctls = [
 /**
  * Makes the cluster, or what is missing of it; done in seconds when everything is there. When it fails, or is told to
  * stop, a cluster that it began itself is removed again, and one that was there before is left as it is.
- * @throws ClusterProblem with everything that is in the way and what to do about it
+ * @throws MachineUnfit with everything that is in the way and what to do about it, ClusterProblem for what fails later
  */
 export async function bringUp(signal?: AbortSignal): Promise<ClusterState> {
   const before = readState();
   const facts = await gatherFacts(before, binariesAreBuilt());
   const found = problems(facts);
-  if (found.length > 0) throw new ClusterProblem(found.join('\n'));
+  if (found.length > 0) throw new MachineUnfit(found.join('\n'));
   await step(`installing ${facts.packages.join(', ')}`, () => installPackages(facts.packages, signal));
 
   const parts = await makeParts(signal);

@@ -23,7 +23,7 @@ const workflowsPath = fileURLToPath(new URL('../../src/workflows/index.ts', impo
 
 const quiet = new DefaultLogger('ERROR');
 Runtime.install({ logger: quiet, telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } } });
-vi.setConfig({ maxConcurrency: 8, testTimeout: 120_000, hookTimeout: 60_000 });
+vi.setConfig({ maxConcurrency: 8, testTimeout: 240_000, hookTimeout: 120_000 });
 
 export function bundle(failureConverterPath?: string): Promise<WorkflowBundleWithSourceMap> {
   return bundleWorkflowCode({
