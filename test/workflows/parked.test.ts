@@ -24,7 +24,7 @@ const breakable = {
   clone: 'startClone',
   replace: 'replaceClaim',
   deploy: 'deployTarget',
-  restore: 'copyIn',
+  restore: 'carrySettings',
   verify: 'analyze',
   reopen: 'openTarget',
   resume: 'startService',
