@@ -256,6 +256,8 @@ async function connect(
   // Asks for https's options; gets what ws takes.
   const tls: RequestOptions & ClientOptions = {};
   await kc.applyToHTTPSOptions(tls);
+  // It may have come since the call began, and is not told to who listens after it.
+  signal?.throwIfAborted();
   const socket = new WebSocket(`${server}${path}?${new URLSearchParams(pairs).toString()}`, protocols, {
     ...tls,
     handshakeTimeout: 20_000,
