@@ -171,6 +171,17 @@ describe('execInPod', () => {
     await expect(execInPod(kc, pod, ['true'])).rejects.toThrow(/127\.0\.0\.1:\d+.*check the address/);
   });
 
+  test('a command that was killed, as with its pod, is StreamBroken and no exit code', async () => {
+    const { kc } = await server();
+    for (const script of ['kill -KILL $$', "sh -c 'kill -KILL $$'; exit $?"]) {
+      await expect(execInPod(kc, pod, ['sh', '-c', script])).rejects.toMatchObject({
+        type: 'StreamBroken',
+        nonRetryable: false,
+      });
+    }
+    expect((await execInPod(kc, pod, ['sh', '-c', 'exit 136'])).code).toBe(136);
+  });
+
   test('a program that the container lacks is 127', async () => {
     const { kc } = await server();
     expect((await execInPod(kc, pod, ['no-such-program'])).code).toBe(127);

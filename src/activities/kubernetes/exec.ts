@@ -175,7 +175,11 @@ export async function execInPod(
   if (status === undefined) {
     throw fail('StreamBroken', `the connection into ${where} ended before ${argv[0]} gave its exit code`);
   }
-  return { ...exitOf(status, stderr.toString('utf8'), where), stdout: Buffer.concat(stdout) };
+  const { code, ...said } = exitOf(status, stderr.toString('utf8'), where);
+  // SIGKILL's: the next attempt sees whether the pod is gone, too.
+  if (code === 137)
+    throw fail('StreamBroken', `${argv[0]} in ${where} was killed: with its pod, or for want of memory`);
+  return { code, ...said, stdout: Buffer.concat(stdout) };
 }
 
 /** Like execInPod, but any exit code other than 0 is CommandFailed with the end of stderr. Returns stdout as text. */

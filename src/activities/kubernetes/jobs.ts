@@ -140,8 +140,6 @@ export async function startJob(
   if (/No space left/.test(stderr))
     throw await noSpace(kc, pod, `job ${job.name}`, 'There is no room even for its folder.');
   if (code === 75) throw fail('StreamBroken', `${stderr.trim()} in ${pod.namespace}/${pod.name}`);
-  // With its pod, or for memory: the next attempt sees which.
-  if (code > 128) throw fail('StreamBroken', `what starts job ${job.name} in ${pod.namespace}/${pod.name} was killed`);
   const answer = stdout.toString().trim();
   if (code === 0 && (answer === 'started' || answer === 'found')) return answer;
   throw fail('CommandFailed', `could not start job ${job.name} in ${pod.namespace}/${pod.name}: ${stderr.trim()}`);
