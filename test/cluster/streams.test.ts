@@ -15,6 +15,7 @@ import { eventually, openAccess } from '../../src/sandbox/world/access.ts';
 import type { DumpFact, ServerRef } from '../../src/domain/facts.ts';
 import { failureOf, run } from '../activities/environment.ts';
 import { raiseServers, superuser, superuserPassword, type Servers } from '../activities/postgres-parts.ts';
+import { streamTests } from '../activities/stream-tests.ts';
 import { startTcpProxy } from '../activities/tcp-proxy.ts';
 import { openCluster } from './open.ts';
 import { restartComponent } from './up.ts';
@@ -34,6 +35,8 @@ async function open(): Promise<Servers> {
     throw error;
   }
 }
+
+describe('in the cluster', () => streamTests(open));
 
 describe.runIf(cluster.own)('when the cluster is at work on itself', () => {
   let servers: Servers;

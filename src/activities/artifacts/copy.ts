@@ -15,18 +15,24 @@ import { fail, isFailure } from '../errors.ts';
 import { execInPod, type ExecOptions } from '../kubernetes/exec.ts';
 import { artifactPath, guarded, makeFolder, sha512OfFile, sizeOf, syncFolder, type ArtifactStore } from './store.ts';
 
-/** dd seeks in blocks of this size. */
-const block = 1 << 20;
+/** dd seeks in blocks of this size, and a broken connection costs each chunk up to one. */
+const block = 1 << 18;
 /** Held in memory, so that only what is proven reaches the file. */
-const chunkBytes = 4 * block;
+const chunkBytes = 16 * block;
 /** More than one, because every exec costs round trips; few, because they share one API server. */
 const inFlight = 3;
 /** How often a chunk may arrive changed. */
 const attempts = 4;
 /** How long nothing of a chunk may come through before the copy fails: control planes restart. */
 const outageMs = 3 * 60_000;
-/** For one connection; a chunk that was not done by then goes on over the next one. */
-const chunkTimeoutMs = 15 * 60_000;
+/**
+ * For one connection; a chunk that was not done by then goes on over the next one. In the pod it ends what a connection
+ * that broke left behind: a command is not told, and waits for input, or for somebody to read its output.
+ */
+const chunkTimeoutMs = 5 * 60_000;
+const bounded = `timeout ${chunkTimeoutMs / 1000 + 30}`;
+/** Of what is no chunk: hashes of many of them, or waiting for the disk. */
+const wholeTimeoutMs = 15 * 60_000;
 
 interface Chunk {
   offset: number;
@@ -166,7 +172,7 @@ async function eachChunk(chunks: Chunk[], work: (chunk: Chunk, data: Buffer) => 
 
 /** What is missing first, then the hash of the whole chunk, in one exec: the second read comes from the page cache. */
 const fetchScript = `
-dd if="$1" bs=${block} skip="$4" count="$5" 2>/dev/null &&
+${bounded} dd if="$1" bs=${block} skip="$4" count="$5" 2>/dev/null &&
 dd if="$1" bs=${block} skip="$2" count="$3" 2>/dev/null | sha256sum`;
 
 async function fetchChunk(
@@ -196,7 +202,10 @@ async function fetchChunk(
         },
       });
       const rest = { offset: chunk.offset + got, length: chunk.length - got };
-      await inPod(transfer, fetchScript, [transfer.remote, ...blocks(chunk), ...blocks(rest)], { stdout: sink });
+      await inPod(transfer, fetchScript, [transfer.remote, ...blocks(chunk), ...blocks(rest)], {
+        stdout: sink,
+        timeoutMs: chunkTimeoutMs,
+      });
       const said = /^([0-9a-f]{64})\s/.exec(trailer)?.[1];
       if (got !== chunk.length || said !== createHash('sha256').update(data).digest('hex')) {
         forget(got);
@@ -216,12 +225,11 @@ async function writeChunk(handle: FileHandle, chunk: Chunk, data: Buffer): Promi
 }
 
 /**
- * The count bounds the input, because a v4 server cannot be told that it ended, and the time limit what waits for it: a
- * connection may die without a word to the other end. Only obs is given to dd: it then collects what the pipe brings in
- * pieces. What was written is read back and hashed.
+ * The count bounds the input, because a v4 server cannot be told that it ended. Only obs is given to dd: it then collects
+ * what the pipe brings in pieces. What was written is read back and hashed.
  */
 const sendScript = `
-timeout ${chunkTimeoutMs / 1000} head -c "$6" | dd of="$1" ibs=65536 obs=${block} seek="$4" conv=notrunc 2>&1 >/dev/null | grep -i 'space' >&2
+${bounded} head -c "$6" | dd of="$1" ibs=65536 obs=${block} seek="$4" conv=notrunc 2>&1 >/dev/null | grep -i 'space' >&2
 dd if="$1" bs=${block} skip="$2" count="$3" 2>/dev/null | sha256sum`;
 
 async function sendChunk(transfer: Transfer, chunk: Chunk, data: Buffer, hash: string): Promise<void> {
@@ -233,7 +241,7 @@ async function sendChunk(transfer: Transfer, chunk: Chunk, data: Buffer, hash: s
       begun = true;
       const rest = { offset: chunk.offset + sent, length: chunk.length - sent };
       const args = [transfer.remote, ...blocks(chunk), ...blocks(rest), String(rest.length)];
-      const said = await inPod(transfer, sendScript, args, { stdin: data.subarray(sent) });
+      const said = await inPod(transfer, sendScript, args, { stdin: data.subarray(sent), timeoutMs: chunkTimeoutMs });
       if (said.slice(0, 64) !== hash) {
         begun = false;
         sent = 0;
@@ -266,7 +274,7 @@ function hashesScript(step: number): string {
   return `
 at="$2" end=$(($2 + $3))
 while [ "$at" -lt "$end" ]; do
-  dd if="$1" bs=${block} skip="$at" count=${step} 2>/dev/null | sha256sum
+  dd if="$1" bs=${block} skip="$at" count=${step} 2>/dev/null | ${bounded} sha256sum || exit
   at=$((at + ${step}))
 done`;
 }
@@ -307,7 +315,7 @@ function blocks(chunk: Chunk): [skip: string, count: string] {
 async function inPod(transfer: Transfer, script: string, args: string[], options: ExecOptions = {}): Promise<string> {
   const { pod } = transfer;
   const argv = ['sh', '-c', `umask 077\n${script}`, 'pgleap', ...args];
-  const { code, stdout, stderr } = await execInPod(transfer.kc, pod, argv, { timeoutMs: chunkTimeoutMs, ...options });
+  const { code, stdout, stderr } = await execInPod(transfer.kc, pod, argv, { timeoutMs: wholeTimeoutMs, ...options });
   if (/no space left|quota exceeded/i.test(stderr)) {
     throw fail('NoSpace', `the volume of ${transfer.remote} in ${pod.namespace}/${pod.name} is full`);
   }

@@ -28,11 +28,11 @@ const pingMs = 10_000;
 const silenceMs = 60_000;
 
 export interface ExecOptions {
-  /** v4 servers cannot be told that stdin ended: the command must bound its input itself (`head -c <bytes>`). */
+  /** v4 servers cannot be told that stdin ended: the command must bound its input itself (`timeout <s> head -c <bytes>`). */
   stdin?: Buffer | Readable;
   /** Receives stdout instead of the result's buffer. Not ended; all of it is flushed when the call resolves. */
   stdout?: Writable;
-  /** Default 30 s. The command itself may go on in the pod when it passes. */
+  /** Default 30 s. The command itself may go on in the pod when it passes: see execInPod. */
   timeoutMs?: number;
   /** Default: that of the running activity. */
   signal?: AbortSignal;
@@ -56,8 +56,12 @@ interface Status {
 
 /**
  * Runs `argv` in a pod and returns its exit code, whatever it is. A connection that ends without one is StreamBroken, and
- * so are passing `timeoutMs` and a minute of silence. Refused connections are AccessDenied, Unreachable; PodLost when the
- * pod of that uid is no more.
+ * so are a command that was killed, passing `timeoutMs`, and a minute of silence. Refused connections are AccessDenied,
+ * Unreachable; PodLost when the pod of that uid is no more.
+ *
+ * A command whose connection broke is not ended. It may wait for ever for input, or with more output than pipes hold (128 KB),
+ * so that it must bound itself, and only its last process: the orphans of a shell that is killed fall to the postmaster,
+ * which takes them for crashed backends.
  */
 export async function execInPod(
   kc: KubeConfig,

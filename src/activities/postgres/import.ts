@@ -67,7 +67,10 @@ async function readErrors(
       done();
     },
   });
-  const { code } = await execInPod(kc, arg.server.pod, ['cat', path], { stdout, timeoutMs: 300_000 });
+  const { code } = await execInPod(kc, arg.server.pod, ['timeout', '330', 'cat', path], {
+    stdout,
+    timeoutMs: 300_000,
+  });
   parser.push(decoder.end());
   parser.end();
   if (code !== 0) throw fail('CommandFailed', `the import's messages in ${path} cannot be read`);

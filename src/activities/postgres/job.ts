@@ -50,7 +50,7 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
     if (job.again && isFailure(error, 'JobLost', 'NoSpace')) await clearJob(kc, pod, job.name);
     throw error;
   }
-  if (state.code === 0) return await runInPod(kc, pod, ['cat', `${jobFolder(job.name)}/out`]);
+  if (state.code === 0) return await runInPod(kc, pod, ['timeout', '40', 'cat', `${jobFolder(job.name)}/out`]);
   const says = withoutRows(state.errTail);
   const known = job.codes?.[state.code];
   if (job.again || known !== undefined) await clearJob(kc, pod, job.name);

@@ -38,11 +38,12 @@ export interface SqlOptions {
 }
 
 const runner = `
-database="$1" bytes="$2" options="$3"
-shift 3
+database="$1" bytes="$2" options="$3" seconds="$4"
+shift 4
 text=$(input "$bytes")
 export PGDATABASE="$database" PGOPTIONS="$options"
-sql "$@" <<<"$text"
+# A long answer that nobody takes any more must not keep its session.
+sql "$@" <<<"$text" | timeout "$seconds" cat
 `;
 
 /** Runs SQL and returns its lines. Throws CommandFailed with the server's message, Unreachable when no session came about. */
@@ -53,6 +54,7 @@ export async function sqlText(
   options: SqlOptions = {},
 ): Promise<string> {
   const limit = options.timeoutMs ?? 60_000;
+  const connectionMs = limit + 30_000;
   const text = Buffer.from(sql);
   const settings = [
     'client_min_messages=warning',
@@ -75,9 +77,10 @@ export async function sqlText(
       options.database ?? 'postgres',
       String(text.length),
       settings.map((setting) => `-c ${setting}`).join(' '),
+      String(Math.ceil(connectionMs / 1000) + 5),
       ...variables,
     ],
-    { stdin: text, timeoutMs: limit + 30_000 },
+    { stdin: text, timeoutMs: connectionMs },
   );
   if (code === 0) return stdout.toString('utf8');
   throw sqlFailure(server, code, stderr);

@@ -4,7 +4,7 @@ case "$what" in
   read)
     # While the fence is up, the original lies beside it.
     [ ! -f "$file.pgleap-$upgrade" ] || file="$file.pgleap-$upgrade"
-    cat "$file"
+    timeout 40 cat "$file"
     ;;
   replace)
     [ -f "$file.pgleap-initdb" ] || cp -p "$file" "$file.pgleap-initdb"

@@ -121,6 +121,12 @@ function serve(ws: WebSocket, { child: start, wants }: Start): void {
   // A client that goes leaves the process running, as with a real kubelet; only its stdin ends.
   ws.on('close', () => child.stdin?.end());
   ws.on('error', () => child.stdin?.end());
+  // What it left unread would hold its pipes open for ever.
+  child.on('exit', () => {
+    if (ws.readyState === ws.OPEN) return;
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+  });
 }
 
 function signalCode(signal: NodeJS.Signals | null): number {
@@ -159,7 +165,7 @@ async function pipeOut(ws: WebSocket, number: number, stream: Readable | null, w
       if (pending >= highWater) stream.pause();
       ws.send(frame(number, data), () => {
         pending -= data.length;
-        if (pending < highWater / 2) stream.resume();
+        if (pending < highWater / 2 && ws.readyState === ws.OPEN) stream.resume();
         if (ended && pending === 0) resolve();
       });
     });
@@ -168,9 +174,9 @@ async function pipeOut(ws: WebSocket, number: number, stream: Readable | null, w
       if (pending === 0) resolve();
     });
     stream.on('error', () => resolve());
-    // What nobody reads any more must not stop the process.
+    // As containerd does at times: what nobody reads any more stops the process, and nothing ends it.
     ws.on('close', () => {
-      stream.resume();
+      stream.pause();
       resolve();
     });
   });
