@@ -74,11 +74,11 @@ test.runIf(own)(
     const core = user.makeApiClient(CoreV1Api);
     const [site] = await readyPods(on.access, 'web', 'site');
     for (const beyond of [
-      core.deleteNamespacedPod({ namespace: 'web', name: site?.metadata?.name ?? '' }),
-      core.listSecretForAllNamespaces(),
-      core.deleteNamespace({ name: 'web' }),
+      () => core.deleteNamespacedPod({ namespace: 'web', name: site?.metadata?.name ?? '' }),
+      () => core.listSecretForAllNamespaces(),
+      () => core.deleteNamespace({ name: 'web' }),
     ]) {
-      await expect(beyond).rejects.toMatchObject({ code: 403 });
+      await expect(beyond()).rejects.toMatchObject({ code: 403 });
     }
   },
 );
