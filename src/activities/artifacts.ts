@@ -1,8 +1,9 @@
 import type { KubeConfig } from '@kubernetes/client-node';
+import type { Artifact, World } from '../domain/facts.ts';
 import { reportFiles } from '../domain/report/report.ts';
 import { compareFingerprintFiles } from './artifacts/compare.ts';
 import { copyIn, copyOut } from './artifacts/copy.ts';
-import { verifiedPath, writeArtifact, type ArtifactStore } from './artifacts/store.ts';
+import { guarded, verifiedPath, writeArtifact, type ArtifactStore } from './artifacts/store.ts';
 import { createKube } from './kubernetes/client.ts';
 import { checkCluster } from './kubernetes/identity.ts';
 import { editManifest } from './kubernetes/manifest.ts';
@@ -17,31 +18,40 @@ export function createArtifactActivities({
   kubeConfig: KubeConfig;
 }): ArtifactActivities & Pick<PreflightActivities, 'artifactStore'> {
   const kube = createKube(kubeConfig);
+
+  /** One after the other: nothing is still being written when this has failed. */
+  function writeAll(world: World, files: { name: string; text: string }[]): Promise<Artifact[]> {
+    return guarded(store, async () => {
+      const written: Artifact[] = [];
+      for (const { name, text } of files) written.push(await writeArtifact(store, world, name, text));
+      return written;
+    });
+  }
+
   return {
     artifactStore: async () => store,
 
-    copyOut: (arg) => copyOut(kubeConfig, store, arg),
+    copyOut: (arg) => guarded(store, () => copyOut(kubeConfig, store, arg)),
 
     async copyIn(arg) {
       await checkCluster(kube, arg.world);
-      return copyIn(kubeConfig, store, arg);
+      return guarded(store, () => copyIn(kubeConfig, store, arg));
     },
 
-    async compareFingerprints({ world, a, b }) {
-      return compareFingerprintFiles(await verifiedPath(store, world, a), await verifiedPath(store, world, b));
-    },
+    compareFingerprints: ({ world, a, b }) =>
+      guarded(store, async () =>
+        compareFingerprintFiles(await verifiedPath(store, world, a), await verifiedPath(store, world, b)),
+      ),
 
     async editManifest({ world, spec, database, source }) {
       const edited = editManifest(spec, database, source);
-      return Promise.all(
-        edited.map(({ name, text }) => writeArtifact(store, world, `manifests/${safeName(name)}`, text)),
+      return writeAll(
+        world,
+        edited.map(({ name, text }) => ({ name: `manifests/${safeName(name)}`, text })),
       );
     },
 
-    async writeReport({ world, state }) {
-      const files = reportFiles(state);
-      return Promise.all(files.map(({ name, text }) => writeArtifact(store, world, name, text)));
-    },
+    writeReport: async ({ world, state }) => writeAll(world, reportFiles(state)),
   };
 }
 

@@ -30,6 +30,10 @@ export interface Manners {
 export async function startExecServer(manners: Manners) {
   const seen: { stdoutSent: number; argv: string[][]; looks: number } = { stdoutSent: 0, argv: [], looks: 0 };
   const http = createServer(({ url }, response) => {
+    if (url === '/api/v1/namespaces/kube-system') {
+      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ metadata: { uid: 'c' } }));
+      return;
+    }
     seen.looks += 1;
     if (manners.pod === null || url !== `/api/v1/namespaces/${pod.namespace}/pods/${pod.name}`) {
       response.writeHead(404).end();

@@ -13,7 +13,16 @@ import type { Artifact, PodRef, World } from '../../domain/facts.ts';
 import { abortSignal, beat, pause } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import { execInPod, type ExecOptions } from '../kubernetes/exec.ts';
-import { artifactPath, guarded, makeFolder, sha512OfFile, sizeOf, syncFolder, type ArtifactStore } from './store.ts';
+import {
+  artifactPath,
+  changed,
+  makeFolder,
+  presentPath,
+  sha512OfFile,
+  sizeOf,
+  syncFolder,
+  type ArtifactStore,
+} from './store.ts';
 
 /** dd seeks in blocks of this size, and a broken connection costs each chunk up to one. */
 const block = 1 << 18;
@@ -57,8 +66,8 @@ export async function copyOut(
   const artifact = { name, bytes, sha512 };
   const file = artifactPath(store, arg.world, name);
   const what = `copy ${name} out`;
-  if ((await sizeOf(file)) === bytes && (await sha512OfFile(file, what)).sha512 === sha512) return artifact;
   await makeFolder(store, path.dirname(file));
+  if ((await sizeOf(file)) === bytes && (await sha512OfFile(file, what)).sha512 === sha512) return artifact;
   // The checksum in the name: what was copied of an earlier dump is no beginning of this one.
   const part = `${file}.${sha512.slice(0, 16)}.part`;
   const transfer = { kc, pod: arg.pod, remote: arg.path, bytes };
@@ -66,16 +75,14 @@ export async function copyOut(
   const handle = await open(part, present > 0 ? 'r+' : 'w', 0o600);
   const counter = progress(what, bytes);
   try {
-    await guarded(file, async () => {
-      const chunks = chunksOf(bytes);
-      const there = await remoteHashes(transfer, Math.floor(present / chunkBytes), present);
-      await eachChunk(chunks, async (chunk, data) => {
-        const hash = there.get(chunk.offset);
-        if (hash !== undefined && hash === (await hashOfFile(handle, chunk, data))) counter.add(chunk.length);
-        else await fetchChunk(transfer, chunk, data, handle, counter.add);
-      });
-      await handle.sync();
+    const chunks = chunksOf(bytes);
+    const there = await remoteHashes(transfer, Math.floor(present / chunkBytes), present);
+    await eachChunk(chunks, async (chunk, data) => {
+      const hash = there.get(chunk.offset);
+      if (hash !== undefined && hash === (await hashOfFile(handle, chunk, data))) counter.add(chunk.length);
+      else await fetchChunk(transfer, chunk, data, handle, counter.add);
     });
+    await handle.sync();
   } finally {
     counter.end();
     await handle.close();
@@ -109,10 +116,7 @@ export async function copyIn(
 ): Promise<{ seconds: number }> {
   const started = performance.now();
   const { artifact } = arg;
-  const file = artifactPath(store, arg.world, artifact.name);
-  if ((await sizeOf(file)) !== artifact.bytes) {
-    throw fail('ArtifactMissing', `the artifact folder has no ${artifact.name} of ${artifact.bytes} bytes`);
-  }
+  const file = await presentPath(store, arg.world, artifact);
   const part = `${arg.path}.${artifact.sha512.slice(0, 16)}.part`;
   const transfer = { kc, pod: arg.pod, remote: part, bytes: artifact.bytes };
   await retried(() => inPod(transfer, beginPart, [path.posix.dirname(part), part, arg.path, String(artifact.bytes)]));
@@ -134,7 +138,7 @@ export async function copyIn(
     ]);
     if (whole.sha512 !== artifact.sha512) {
       await inPod(transfer, 'rm -f -- "$1"', [part]);
-      throw fail('ArtifactMissing', `artifact ${artifact.name} is not the recorded one any more: its SHA-512 differs`);
+      throw changed(artifact, file);
     }
   } finally {
     counter.end();

@@ -1,10 +1,10 @@
 /** The artifact folder of one worker: `<folder>/<upgrade id>/<name>`, readable by its owner only. */
-import { chmod, link, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { chmod, link, lstat, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { createHash, randomBytes } from 'node:crypto';
 import path from 'node:path';
 import type { Artifact, World } from '../../domain/facts.ts';
 import { beat } from '../context.ts';
-import { fail, messageOf } from '../errors.ts';
+import { fail } from '../errors.ts';
 
 export interface ArtifactStore {
   /** Absolute. */
@@ -53,15 +53,29 @@ export async function writeArtifact(store: ArtifactStore, world: World, name: st
   const file = artifactPath(store, world, name);
   await makeFolder(store, path.dirname(file));
   const part = `${file}.part`;
-  await guarded(file, () => writeDurably(part, text));
+  await Promise.all([sizeOf(file), sizeOf(part)]);
+  await writeDurably(part, text);
   await rename(part, file);
   await syncFolder(path.dirname(file));
   return { name, bytes: Buffer.byteLength(text), sha512: createHash('sha512').update(text).digest('hex') };
 }
 
-/** Makes a folder inside the store with all its parents, each for the owner only. */
+/**
+ * Makes a folder inside the store with all its parents, each for the owner only. Throws ArtifactMissing where the store itself
+ * is gone, as when its disk is not mounted, and Refused where a link or a file stands in a folder's place.
+ */
 export async function makeFolder(store: ArtifactStore, folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await lstat(path.join(store.folder, 'queue'));
+  let at = store.folder;
+  for (const name of path.relative(store.folder, folder).split(path.sep)) {
+    at = path.join(at, name);
+    try {
+      await mkdir(at, { mode: 0o700 });
+    } catch (error) {
+      if (!hasCode(error, 'EEXIST')) throw error;
+      if (!(await lstat(at)).isDirectory()) throw inTheWay(at, 'folder');
+    }
+  }
   await syncFolder(store.folder);
 }
 
@@ -86,41 +100,86 @@ export async function sha512OfFile(file: string, what?: string): Promise<{ bytes
   return { bytes: done, sha512: hash.digest('hex') };
 }
 
-/** Size of a file; undefined when there is none. */
+/**
+ * Size of a file; undefined when there is none. Throws Refused for anything else under its name: what follows a link writes
+ * somewhere else, and a pipe holds its reader for good.
+ */
 export async function sizeOf(file: string): Promise<number | undefined> {
   try {
-    return (await stat(file)).size;
+    const found = await lstat(file);
+    if (!found.isFile()) throw inTheWay(file, 'file');
+    return found.size;
   } catch (error) {
     if (hasCode(error, 'ENOENT')) return undefined;
     throw error;
   }
 }
 
+function inTheWay(file: string, wanted: 'file' | 'folder'): Error {
+  return fail(
+    'Refused',
+    `${file} is no plain ${wanted}, and pgleap follows no link in the artifact folder: move it away, then retry`,
+  );
+}
+
+/** Path of an artifact in its recorded size. Throws ArtifactMissing when there is none. */
+export async function presentPath(store: ArtifactStore, world: World, artifact: Artifact): Promise<string> {
+  const file = artifactPath(store, world, artifact.name);
+  const bytes = await sizeOf(file);
+  if (bytes === artifact.bytes) return file;
+  const found = bytes === undefined ? 'is not there' : `has ${bytes} bytes instead of ${artifact.bytes}`;
+  throw fail('ArtifactMissing', `artifact ${artifact.name} ${found}: ${file}; put the recorded file there, then retry`);
+}
+
 /** Throws ArtifactMissing when the store does not hold the artifact in its recorded size and checksum. */
 export async function verifiedPath(store: ArtifactStore, world: World, artifact: Artifact): Promise<string> {
-  const file = artifactPath(store, world, artifact.name);
-  const found = await sha512OfFile(file, `checksum of ${artifact.name}`).catch((error: unknown) => {
-    throw fail('ArtifactMissing', `artifact ${artifact.name} cannot be read: ${messageOf(error)}`);
-  });
-  if (found.bytes !== artifact.bytes || found.sha512 !== artifact.sha512) {
-    throw fail(
-      'ArtifactMissing',
-      `artifact ${artifact.name} changed since it was recorded: ${found.bytes} bytes instead of ${artifact.bytes}, ` +
-        `SHA-512 ${found.sha512.slice(0, 16)}… instead of ${artifact.sha512.slice(0, 16)}…`,
-    );
-  }
+  const file = await presentPath(store, world, artifact);
+  const { sha512 } = await sha512OfFile(file, `checksum of ${artifact.name}`);
+  if (sha512 !== artifact.sha512) throw changed(artifact, file);
   return file;
 }
 
-/** A full disk of the worker becomes NoSpace: retrying cannot help, a person can. */
-export async function guarded<T>(file: string, work: () => Promise<T>): Promise<T> {
+export function changed({ name, sha512 }: Artifact, file: string): Error {
+  return fail(
+    'ArtifactMissing',
+    `artifact ${name} is not the recorded one any more: its SHA-512 is not ${sha512.slice(0, 16)}…: ${file}; ` +
+      'put the recorded file there, then retry',
+  );
+}
+
+/**
+ * Runs what works on the artifact folder. What its file system refuses is told as one of the known failures, with what a
+ * person can do; only a disk that fails may come round by itself.
+ */
+export async function guarded<T>({ folder }: ArtifactStore, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    if (hasCode(error, 'ENOSPC') || hasCode(error, 'EDQUOT')) {
-      throw fail('NoSpace', `the artifact folder’s disk is full: ${path.dirname(file)}; make room, then retry`);
+    if (!(error instanceof Error && 'syscall' in error && 'code' in error)) throw error;
+    const { message } = error;
+    switch (error.code) {
+      case 'ENOSPC':
+      case 'EDQUOT':
+        throw fail('NoSpace', `the artifact folder’s disk is full: ${folder}; make room, then retry`);
+      case 'EACCES':
+      case 'EPERM':
+      case 'EROFS':
+        throw fail(
+          'AccessDenied',
+          `the worker may not use its artifact folder ${folder}: ${message}; let its user write there, then retry`,
+        );
+      case 'ENOENT':
+        throw fail(
+          'ArtifactMissing',
+          `the artifact folder ${folder} is not as the worker left it: ${message}; mount its disk or put the folder back, then retry`,
+        );
+      case 'ENOTDIR':
+      case 'EISDIR':
+      case 'ELOOP':
+        throw fail('Refused', `something is in the way in the artifact folder: ${message}; move it away, then retry`);
+      default:
+        throw fail('Unreachable', `the artifact folder ${folder} cannot be used: ${message}`);
     }
-    throw error;
   }
 }
 
