@@ -61,7 +61,13 @@ export async function runWorker(options: { json: boolean; level?: LogLevel }): P
     if (config.health !== undefined) {
       health = await serveHealth(config.health, () => whyNotReady(running, connection, namespace));
     }
-    const store = await openStore(config.artifacts);
+    const store = await openStore(config.artifacts).catch((error: unknown) => {
+      throw new UserError(
+        'configuration',
+        `The artifact folder ${config.artifacts} cannot be used: ${messageOf(error)}. Let PGLEAP_ARTIFACTS name a folder of the worker’s own user, on a disk that may be written.`,
+        { cause: error },
+      );
+    });
     const activities = createActivities(config, store);
     const common = {
       connection,

@@ -154,6 +154,13 @@ test('tells a kubelet that it takes requests, and that it is ready only while Te
   expect(taken.code).toBe(exitCodes.configuration.code);
 });
 
+test('an artifact folder that cannot be one ends it with words', async () => {
+  const { log, code } = await exitOf({ PGLEAP_ARTIFACTS: path.join(folder, 'kubeconfig', 'artifacts') });
+  expect(log).toContain('PGLEAP_ARTIFACTS');
+  expect(log).not.toMatch(/\bat .*\.ts:\d/);
+  expect(code).toBe(exitCodes.configuration.code);
+});
+
 test('a wrong Linode token, a wrong kubeconfig and a missing namespace each end it with words', async () => {
   const linode = await exitOf({ LINODE_TOKEN: 'wrong-token-here' });
   expect(linode.log).toContain('LINODE_TOKEN');
