@@ -40,12 +40,16 @@ export interface Stage {
   clean: (text: string) => string;
 }
 
+function isCommand(call: string): boolean {
+  return call.includes('/exec, command ');
+}
+
 /**
  * What an activity may end with when a call met this fault. `mended`: it tried again by itself, or what was answered may
  * pass. Nothing else is right; after all of them the same activity, run again, ends as if nothing had been.
  */
 function expected(call: string, fault: Fault): string[] {
-  const exec = call.endsWith('/exec');
+  const exec = isCommand(call);
   switch (fault) {
     case 'slow':
       return ['mended'];
@@ -83,7 +87,7 @@ export function takingTurns(scenes: Scene[]): Scene[] {
     ...scene,
     only: (call, fault) => {
       if (!takes(scene, call, fault)) return false;
-      if (!call.startsWith('GET') || call.endsWith('/exec')) return true;
+      if (!call.startsWith('GET') || isCommand(call)) return true;
       const readers = scenes.filter((other) => takes(other, call, fault));
       return readers[faults.indexOf(fault) % readers.length] === scene;
     },

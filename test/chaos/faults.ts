@@ -30,7 +30,7 @@ export const retryAfterSeconds = 2;
 
 export interface Proxy {
   url: string;
-  /** Every request since `forget`, as method and pattern. */
+  /** Every request since `forget`, as method and pattern. Commands in pods are counted; the fourth and all later ones are one. */
   seen: string[];
   forget(): void;
   /** The next request of this method and pattern meets the fault. */
@@ -56,7 +56,9 @@ export async function startProxy(
 
   const callOf = ({ method = 'GET', url = '/' }: IncomingMessage) =>
     `${method} ${patternOf(new URL(url, 'http://proxy').pathname)}`;
-  const take = (call: string): Fault | undefined => {
+  const take = (asked: string): Fault | undefined => {
+    const earlier = seen.filter((one) => one.startsWith(asked)).length;
+    const call = asked.endsWith('/exec') ? `${asked}, command ${Math.min(earlier + 1, 4)}` : asked;
     seen.push(call);
     if (ordered?.call !== call) return undefined;
     const { fault } = ordered;
@@ -149,6 +151,12 @@ export async function startProxy(
       fault === 'slow' ? slowMs : 0,
     );
   });
+  // The server itself forgets those that became WebSockets, and nobody reads from one that met silence.
+  const sockets = new Set<Duplex>();
+  server.on('connection', (socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
   await new Promise<void>((resolve) => {
     server.listen(0, '127.0.0.1', resolve);
   });
@@ -166,7 +174,7 @@ export async function startProxy(
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
-        server.closeAllConnections();
+        for (const socket of sockets) socket.destroy();
       }),
   };
 }
