@@ -6,7 +6,7 @@ import { keptHistories } from './histories.ts';
 
 test('every kept history replays', async () => {
   const histories = await keptHistories();
-  expect(histories.length).toBeGreaterThan(8);
+  expect(histories.length).toBeGreaterThan(30);
   const outcomes: Record<string, string> = {};
   for await (const { workflowId, error } of Worker.runReplayHistories({ workflowBundle: await bundle() }, histories)) {
     outcomes[workflowId] = error?.message ?? 'same';

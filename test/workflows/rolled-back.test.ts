@@ -1,5 +1,6 @@
 /** The ways back, and the upgrades that never begin. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { PhaseName } from '../../src/domain/phases.ts';
 import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
 import { undoOrder } from '../../src/domain/undo.ts';
 import { allAuto, failure, oldWorldStands, refusal } from './expectations.ts';
@@ -67,26 +68,39 @@ describe.concurrent('rolled back', () => {
     oldWorldStands(upgrade);
   });
 
-  const midPhase: ActivityName[] = [
-    'setRoute',
-    'stopService',
-    'dump',
-    'copyOut',
-    'importDump',
-    'replaceClaim',
-    'analyze',
+  /** One call of each phase that changes something before the commit point, and of some in their course. */
+  const beforeCommit: [PhaseName, ActivityName][] = [
+    ['prepare', 'createScratch'],
+    ['rehearse', 'importDump'],
+    ['maintain', 'setRoute'],
+    ['quiesce', 'stopService'],
+    ['backup', 'dump'],
+    ['backup', 'copyOut'],
+    ['trial', 'importDump'],
+    ['halt', 'haltDatabase'],
+    ['clone', 'awaitClone'],
+    ['replace', 'replaceClaim'],
+    ['deploy', 'deployTarget'],
+    ['restore', 'importDump'],
+    ['verify', 'analyze'],
   ];
-  test.each(midPhase)('rollback in the midst of %s', async (name) => {
-    const upgrade = await harness.start({ spec: { gates: allAuto } });
+  test.each(beforeCommit)('rollback in %s, in the midst of %s', async (phase, name) => {
+    const upgrade = await harness.start({
+      spec: { rehearse: phase === 'rehearse', gates: { ...allAuto, replace: {} } },
+    });
+    // The trial imports, too, before that gate.
+    if (phase === 'restore') await upgrade.until((status) => gateRow(status, 'replace').state === 'open');
     const held = upgrade.world.hold(name);
+    if (['replace', 'deploy', 'restore', 'verify'].includes(phase)) await upgrade.answer('replace');
     await held.arrived;
+    expect((await upgrade.status()).phases.find((row) => row.name === phase)?.state).toBe('running');
     const says = await upgrade.handle.executeUpdate<string, [unknown]>('rollback', {
       args: [{ by: 'ada', note: 'the moon is full' }],
     });
     expect(says).toContain('Rolling back');
     expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back', why: 'the moon is full' });
     oldWorldStands(upgrade);
-    if (name === 'importDump') await keepHistory(upgrade.handle, 'rolled-back-in-trial');
+    await keepHistory(upgrade.handle, `rolled-back-in-${phase}`);
   });
 
   test('cancel before the commit point is a rollback', async () => {
@@ -123,35 +137,45 @@ describe.concurrent('rolled back', () => {
     expect(upgrade.world.broken).toEqual([]);
   });
 
-  const afterCommit: ActivityName[] = ['openTarget', 'startService', 'observeDatabase', 'resumeCronJob', 'writeReport'];
-  test.each(afterCommit)('with acceptLostWrites also after the commit point, in the midst of %s', async (name) => {
-    const upgrade = await harness.start({ spec: { gates: allAuto } });
-    const held = upgrade.world.hold(name);
-    await held.arrived;
-    await upgrade.handle.executeUpdate<string, [unknown]>('rollback', {
-      args: [{ by: 'ada', acceptLostWrites: true }],
-    });
-    const result = await upgrade.handle.result();
-    oldWorldStands(upgrade);
-    const { world } = upgrade;
-    expect(result).toMatchObject({
-      outcome: 'rolled-back',
-      servicesRestored: true,
-      routesRestored: true,
-      back: {
-        volume: 'original',
-        kept: { handle: '4712-pvcnew' },
-        lostWrites: { transactions: 7, clients: ['app from web/site'] },
-      },
-    });
-    expect(world.journal.back).toBe(true);
-    const taken = world.order.slice(world.order.indexOf('journalBack'));
-    expect(taken.indexOf('pauseReconciler')).toBeGreaterThan(0);
-    expect(taken.indexOf('pauseReconciler')).toBeLessThan(taken.indexOf('stopService'));
-    expect(taken.indexOf('stopService')).toBeLessThan(taken.indexOf('closeTarget'));
-    expect(taken.indexOf('closeTarget')).toBeLessThan(taken.indexOf('restoreTemplate'));
-    if (name === 'startService') await keepHistory(upgrade.handle, 'rolled-back-after-commit');
-  });
+  const afterCommit: [PhaseName, ActivityName][] = [
+    ['reopen', 'openTarget'],
+    ['resume', 'startService'],
+    ['unmaintain', 'resumeCronJob'],
+    ['observe', 'observeDatabase'],
+    ['report', 'writeReport'],
+  ];
+  test.each(afterCommit)(
+    'with acceptLostWrites also after the commit point, in %s, in the midst of %s',
+    async (phase, name) => {
+      const upgrade = await harness.start({ spec: { gates: allAuto } });
+      const held = upgrade.world.hold(name);
+      await held.arrived;
+      expect((await upgrade.status()).phases.find((row) => row.name === phase)?.state).toBe('running');
+      await upgrade.handle.executeUpdate<string, [unknown]>('rollback', {
+        args: [{ by: 'ada', acceptLostWrites: true }],
+      });
+      const result = await upgrade.handle.result();
+      oldWorldStands(upgrade);
+      const { world } = upgrade;
+      expect(result).toMatchObject({
+        outcome: 'rolled-back',
+        servicesRestored: true,
+        routesRestored: true,
+        back: {
+          volume: 'original',
+          kept: { handle: '4712-pvcnew' },
+          lostWrites: { transactions: 7, clients: ['app from web/site'] },
+        },
+      });
+      expect(world.journal.back).toBe(true);
+      const taken = world.order.slice(world.order.indexOf('journalBack'));
+      expect(taken.indexOf('pauseReconciler')).toBeGreaterThan(0);
+      expect(taken.indexOf('pauseReconciler')).toBeLessThan(taken.indexOf('stopService'));
+      expect(taken.indexOf('stopService')).toBeLessThan(taken.indexOf('closeTarget'));
+      expect(taken.indexOf('closeTarget')).toBeLessThan(taken.indexOf('restoreTemplate'));
+      await keepHistory(upgrade.handle, `rolled-back-in-${phase}`);
+    },
+  );
 
   test('from gate cleanup, until its first deletion', async () => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, cleanup: {} } } });
