@@ -217,7 +217,14 @@ async function recover(
     };
     if (recovery.artifacts !== null) {
       const text = JSON.stringify({ recovery, recovered, at: new Date().toISOString() }, null, 2);
-      recovered.report = path.join(recovery.artifacts, (await writeArtifact(store, world, 'recover.json', text)).name);
+      const file = 'recover.json';
+      try {
+        await writeArtifact(store, world, file, text);
+        recovered.report = path.join(recovery.artifacts, file);
+      } catch (error) {
+        // All is put back: Lease and journal must not wait for a disk.
+        say(`${file} could not be written: ${messageOf(error)}`);
+      }
     }
     if (lease) await way.call('journalUndone', 'journal: the Lease', { world, undoId: lease.id });
     clearInterval(timer);
