@@ -1,4 +1,4 @@
-/** What is done to the other victims. Each resolves when it has been done, and it was seen to be. */
+/** What is done to the other victims. Each resolves when it has been done, and was seen to be; to false when nobody is there. */
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { V1Pod } from '@kubernetes/client-node';
@@ -9,10 +9,10 @@ import type { Access } from '../../src/sandbox/world/access.ts';
 const namespace = 'databases';
 
 /** The first pod of that kind that runs; the target is where the source was. */
-async function podFor(access: Access, role: 'database' | 'candidate'): Promise<PodRef> {
+async function podFor(access: Access, role: 'database' | 'candidate'): Promise<PodRef | undefined> {
   const { items } = await access.core.listNamespacedPod({ namespace });
   const found = items.find((pod) => pod.status?.phase === 'Running' && isFor(pod, role));
-  if (found === undefined) throw new Error(`there is no pod of the ${role} to harm`);
+  if (found === undefined) return undefined;
   const { name = '', uid = '' } = found.metadata ?? {};
   return { namespace, name, uid, container: found.spec?.containers[0]?.name ?? '' };
 }
@@ -24,8 +24,9 @@ function isFor({ metadata }: V1Pod, role: 'database' | 'candidate'): boolean {
 }
 
 /** SIGKILL for the container's first process, from outside: from inside, a pid namespace protects it. */
-export async function killServer(access: Access, role: 'database' | 'candidate'): Promise<void> {
+export async function killServer(access: Access, role: 'database' | 'candidate'): Promise<boolean> {
   const pod = await podFor(access, role);
+  if (pod === undefined) return false;
   const inside = (await runInPod(access.kubeConfig, pod, ['readlink', '/proc/self/ns/pid'])).trim();
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     if ((await readlink(`/proc/${pid}/ns/pid`).catch(() => '')) !== inside) continue;
@@ -33,24 +34,27 @@ export async function killServer(access: Access, role: 'database' | 'candidate')
     if (!/^NSpid:.*\t1$/m.test(status)) continue;
     process.kill(Number(pid), 'SIGKILL');
     while ((await readlink(`/proc/${pid}/ns/pid`).catch(() => '')) === inside) await sleep(20);
-    return;
+    return true;
   }
   throw new Error(`the first process of ${pod.name} was not found`);
 }
 
-export async function deleteCandidate(access: Access): Promise<void> {
-  const { name } = await podFor(access, 'candidate');
-  await access.core.deleteNamespacedPod({ namespace, name, gracePeriodSeconds: 0 });
+export async function deleteCandidate(access: Access): Promise<boolean> {
+  const pod = await podFor(access, 'candidate');
+  if (pod === undefined) return false;
+  await access.core.deleteNamespacedPod({ namespace, name: pod.name, gracePeriodSeconds: 0 });
+  return true;
 }
 
 /** All that is on it: dumps, jobs, the candidate's own data. */
-export async function emptyScratch(access: Access): Promise<void> {
+export async function emptyScratch(access: Access): Promise<boolean> {
   const pod = await podFor(access, 'candidate');
+  if (pod === undefined) return false;
   const argv = ['sh', '-c', 'rm -rf /pgleap/* 2>/dev/null; rm -rf /pgleap/*; ls /pgleap'];
   // The server goes on writing into folders that are being removed.
   for (let attempt = 1; ; attempt += 1) {
     const { stdout } = await execInPod(access.kubeConfig, pod, argv);
-    if (!/dump|jobs/.test(stdout.toString())) return;
+    if (!/dump|jobs/.test(stdout.toString())) return true;
     if (attempt === 5) throw new Error(`the scratch volume is not empty: ${stdout.toString()}`);
   }
 }

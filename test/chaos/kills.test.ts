@@ -17,7 +17,8 @@ import { tell } from './table.ts';
 
 const ways = ['forward', 'back'] as const satisfies Way[];
 const writing = process.env['PGLEAP_WRITE_BOUNDARIES'] === '1';
-const everything = process.env['PGLEAP_CHAOS_KILLS'] === 'all';
+/** `all`, or a part of the names of the points that are meant. */
+const asked = process.env['PGLEAP_CHAOS_KILLS'];
 
 /** Where a half change does most harm: each gets an upgrade of its own, with Temporal's own timeouts. */
 const dangerous = new Set(
@@ -70,7 +71,7 @@ const otherPoints = 6;
 const points = writing ? [] : allPoints();
 
 function drawn(): Point[] {
-  if (everything) return points;
+  if (asked !== undefined) return asked === 'all' ? points : points.filter((point) => says(point).includes(asked));
   if (sampleSize !== undefined) return sampled('kills', points);
   const chosen = new Set(points.filter((point) => dangerous.has(says(point))));
   for (const [victim, size] of Object.entries(draw)) {

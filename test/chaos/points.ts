@@ -29,7 +29,7 @@ export function says({ way, victim, activity, since, moment }: Point): string {
   return `${victim}: ${where} ${activity}${since === null ? '' : ` (after ${since})`}${way === 'back' ? ', on the way back' : ''}`;
 }
 
-/** The journal and people are told at almost every step; backup and trial overlap, in no order. */
+/** The journal and people are told at almost every step; quiesce’s steps overlap, and so do backup and trial, in no order. */
 const many = new Set([
   'notify',
   'journalUndo',
@@ -38,6 +38,7 @@ const many = new Set([
   'observeService',
   'fingerprint',
   'copyOut',
+  'suspendCronJob',
 ]);
 
 /** From and to which activity a victim is there to be harmed. */

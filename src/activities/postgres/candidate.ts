@@ -3,10 +3,13 @@ import type { Check } from '../../domain/checks.ts';
 import type { ServerRef } from '../../domain/facts.ts';
 import { bytesText } from '../../domain/text.ts';
 import { cameOutBefore, majorOf, versionText } from '../../domain/versions.ts';
+import { poll } from '../context.ts';
 import { fail, isFailure, messageOf } from '../errors.ts';
 import { execInPod } from '../kubernetes/exec.ts';
 import type { PostgresActivities } from '../types.ts';
 import { sqlJson } from './psql.ts';
+
+const restartMs = 20_000;
 
 interface SourceSide {
   systemIdentifier: string;
@@ -80,7 +83,7 @@ export async function checkCandidate(
   const { source, candidate, facts } = arg;
   let there: SourceSide;
   try {
-    there = await sqlJson<SourceSide>(kc, source, sourceSql);
+    there = await reach(() => sqlJson<SourceSide>(kc, source, sourceSql));
   } catch (error) {
     if (!isFailure(error, 'AccessDenied', 'Unreachable', 'CommandFailed')) throw error;
     return [
@@ -130,6 +133,22 @@ export async function checkCandidate(
     }),
     ...(await extensionChecks(kc, source, there, here)),
   ];
+}
+
+/** A server that is just starting again is there in a moment; one that is shut off never is. */
+async function reach<T>(look: () => Promise<T>): Promise<T> {
+  const found = await poll(
+    async () => {
+      try {
+        return { answer: await look() };
+      } catch (error) {
+        if (isFailure(error, 'Unreachable')) return undefined;
+        throw error;
+      }
+    },
+    { timeoutMs: restartMs },
+  );
+  return found === undefined ? await look() : found.answer;
 }
 
 async function imageChecks(
