@@ -28,7 +28,10 @@ const pingMs = 10_000;
 const silenceMs = 60_000;
 
 export interface ExecOptions {
-  /** v4 servers cannot be told that stdin ended: the command must bound its input itself (`timeout <s> head -c <bytes>`). */
+  /**
+   * v4 servers cannot be told that stdin ended: the command must bound its input itself (`timeout <s> head -c <bytes>`). And
+   * it must count it: a connection that is cut on its way in ends the input early, while the exit code still comes back.
+   */
   stdin?: Buffer | Readable;
   /** Receives stdout instead of the result's buffer. Not ended; all of it is flushed when the call resolves. */
   stdout?: Writable;
