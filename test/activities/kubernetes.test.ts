@@ -411,6 +411,20 @@ describe('an upgrade that is rolled back', () => {
     expect(await sqlText(kubeConfig, fresh, `SELECT count(*) FROM pg_database WHERE datname = 'leftover'`)).toBe('0\n');
   });
 
+  test('makes a candidate that is deleted while it starts again', async () => {
+    const at = { namespace, name: `pgleap-${world.upgradeId}-candidate` };
+    const old = (await kube.get('Pod', at)).metadata?.uid;
+    const made = act('createCandidate', { world, spec: makeSpec(), database: facts.database, source, generation: 2 });
+    const fresh = async () => {
+      const uid = (await kube.find('Pod', at))?.metadata?.uid ?? old;
+      return uid === old ? undefined : uid;
+    };
+    await expect.poll(fresh, { interval: 20, timeout: 60_000 }).toBeDefined();
+    const doomed = (await fresh()) ?? '';
+    await kube.remove('Pod', at, doomed, { graceSeconds: 0 });
+    expect((await made).pod.uid).not.toBe(doomed);
+  });
+
   test('ends a job without the server taking it for a crashed backend', async () => {
     const at = { namespace, name: `pgleap-${world.upgradeId}-candidate` };
     const pod = { ...at, uid: (await kube.get('Pod', at)).metadata?.uid ?? '', container: 'postgres' };

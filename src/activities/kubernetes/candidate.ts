@@ -39,25 +39,30 @@ export function createCandidateActivities(
       const at = { namespace: world.namespace, name: names.candidate(world) };
       const nodeName = (await kube.find('Pod', database.pod))?.spec?.nodeName ?? null;
       const wanted = candidatePod(plan.spec, world, database, source, { major: named, generation, nodeName });
-      const existing = await kube.find('Pod', at);
-      if (existing !== undefined) {
-        if (!isOurs(existing, world)) throw strange('Pod', at, 'exists, but is not of this upgrade');
-        const same = existing.metadata?.annotations?.['pgleap.dev/generation'] === String(generation);
-        const over = existing.status?.phase === 'Failed' || existing.status?.phase === 'Succeeded';
-        if (!same || over || existing.metadata?.deletionTimestamp !== undefined) await remove(world, existing);
-      }
-      try {
-        await kube.create('Pod', wanted);
-      } catch (error) {
-        if (!isFailure(error, 'Conflict')) throw error;
-      }
+      /** Nothing but this makes another when it is deleted or evicted while it starts. */
+      const ensure = async (): Promise<Resource<'Pod'> | undefined> => {
+        const existing = await kube.find('Pod', at);
+        if (existing !== undefined) {
+          if (!isOurs(existing, world)) throw strange('Pod', at, 'exists, but is not of this upgrade');
+          const same = existing.metadata?.annotations?.['pgleap.dev/generation'] === String(generation);
+          const over = existing.status?.phase === 'Failed' || existing.status?.phase === 'Succeeded';
+          if (same && !over && existing.metadata?.deletionTimestamp === undefined) return existing;
+          await remove(world, existing);
+        }
+        try {
+          await kube.create('Pod', wanted);
+        } catch (error) {
+          if (!isFailure(error, 'Conflict')) throw error;
+        }
+        return undefined;
+      };
       const since = performance.now();
       const { pod, server, answer } = await awaitServer(
         kube,
         'candidate',
         { container: database.pod.container, superuser: database.superuser, port: database.port },
         {
-          find: () => kube.find('Pod', at),
+          find: ensure,
           trouble: (found, { reason, text }) => refuse(found, reason, text, performance.now() - since),
           timeoutMs: readyMs,
         },
