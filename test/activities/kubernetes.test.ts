@@ -712,8 +712,14 @@ describe('a StatefulSet', () => {
     const original = await kube.get('PersistentVolume', { name: database.volume.pv });
     expect(original.spec?.persistentVolumeReclaimPolicy).toBe('Retain');
     expect((await kube.list('PersistentVolume')).map(({ metadata }) => metadata?.name)).not.toContain(claim.pv);
+    const differs = async () =>
+      (await act('compareOldWorld', { world: mine, old: { ...oldWorld(database), services: [] } }))
+        .filter(({ equal }) => equal !== true)
+        .map(({ what }) => what);
+    expect(await differs()).toContain('whenScaled of StatefulSet sets/pg');
     await twice('restartSource', { world: mine, database });
     await act('restoreReclaimPolicy', { world: mine, volume: database.volume });
+    expect(await differs()).toEqual([]);
     expect((await kube.get('StatefulSet', database.workload)).spec).toEqual(before);
     const { facts: after } = await act('inspectCluster', { spec });
     expect(after?.database.volume).toEqual(database.volume);

@@ -4,7 +4,7 @@ import { poll } from '../context.ts';
 import { isFailure } from '../errors.ts';
 import type { Kube } from './client.ts';
 import { checkCluster } from './identity.ts';
-import { containerOf, templateHash } from './template.ts';
+import { containerOf, templateHash, whenScaledOf } from './template.ts';
 
 /** How long replicas are waited for. */
 const readyMs = 60_000;
@@ -57,6 +57,9 @@ async function compareDatabase(kube: Kube, { database }: OldWorld): Promise<Comp
     ),
     comparedHash('database', `pod template of ${what}`, database.templateHash, templateHash(spec)),
     compared('database', `replicas of ${what}`, '1', String(spec.replicas ?? 1)),
+    ...(workload.kind === 'StatefulSet'
+      ? [compared('database', `whenScaled of ${what}`, database.whenScaled, whenScaledOf(spec))]
+      : []),
   ];
 }
 
