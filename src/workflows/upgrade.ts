@@ -75,7 +75,7 @@ async function runbook(run: Run, input: unknown): Promise<void> {
   else skip(run, 'rehearse');
 
   do await gate(run, 'begin');
-  while (!(await planStillHolds(run)));
+  while (!(await planStillHolds(run)) || !stillApproved(run, 'begin'));
   await all([phase(run, 'maintain', maintain), phase(run, 'quiesce', quiesce)]);
   // The trial is the candidate's own: the original volume can come to rest and be cloned meanwhile.
   const backedUp = phase(run, 'backup', backup);

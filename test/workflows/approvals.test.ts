@@ -108,6 +108,23 @@ describe.concurrent('approvals', () => {
     expect((await upgrade.handle.result()).ok).toBe(true);
   });
 
+  test('an approval that waited too long for a look at the world is asked for again', async () => {
+    const upgrade = await harness.start({ spec: { approvalLasts: '500ms', gates: { ...allAuto, begin: {} } } });
+    await open(upgrade, 'begin');
+    const look = upgrade.world.hold('inspectCluster');
+    await upgrade.answer('begin');
+    await look.arrived;
+    await delay(1000);
+    look.release();
+    await upgrade.until(
+      ({ notes, gates }) => gates[0]?.state === 'open' && notes.some((note) => note.includes('lapsed')),
+    );
+    expect(upgrade.world.order).not.toContain('stopService');
+    await upgrade.answer('begin');
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
   test('an approval that waited too long for the clone is asked for again', async () => {
     const upgrade = await harness.start({ spec: { approvalLasts: '500ms', gates: { ...allAuto, replace: {} } } });
     const clone = upgrade.world.hold('awaitClone');
