@@ -98,7 +98,7 @@ export interface ClusterActivities {
   /** Reads it all again. Throws NotStopped naming a service that runs again, or may, and who did that. */
   seeAtRest(arg: { world: World; atRest: AtRest }): Promise<void>;
   /** Sets a workload to 0 and waits until its pods are gone; kills nothing. */
-  stopService(arg: { world: World; service: ServiceFact }): Promise<{ at: string }>;
+  stopService(arg: { world: World; service: ServiceFact }): Promise<void>;
   suspendCronJob(arg: { world: World; service: ServiceFact }): Promise<{ runningJobs: number }>;
   /** Waits until all replicas are ready again (all for Deployment and StatefulSet). */
   startService(arg: { world: World; service: ServiceFact }): Promise<{ at: string }>;

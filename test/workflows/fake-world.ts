@@ -230,7 +230,6 @@ export function createWorld(knobs: Knobs) {
       law(![...state.paused.values()].includes(false), 'what would start services again is paused before they stop');
       law(!known.readOnly && known.kind !== 'CronJob', 'only services that write are stopped');
       state.counts.set(place(known), 0);
-      return { at: new Date().toISOString() };
     },
     suspendCronJob: async ({ service: known }) => {
       registered('restoreCronJob', about(known));

@@ -172,6 +172,8 @@ describe.concurrent('upgraded', () => {
     const stop = upgrade.world.hold('stopService');
     await stop.arrived;
     await upgrade.world.until(() => positions(upgrade.world.order, 'stopService').length === 2);
+    // One that is slow to stop does not hide that another is down.
+    expect((await upgrade.status()).downtime.from).not.toBeNull();
     stop.release();
     await upgrade.handle.result();
     expect(upgrade.world.order.indexOf('fenceSource')).toBeGreaterThan(

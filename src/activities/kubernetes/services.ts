@@ -91,9 +91,7 @@ export function createServiceActivities(
       const kind = workloadKind(service);
       const workload = await getWorkload(kube, world, { ...service, kind });
       const now = workload.spec?.replicas ?? 1;
-      let at = marked(workload, world, annotations.stoppedAt);
-      if (at === undefined) {
-        at = new Date().toISOString();
+      if (marked(workload, world, annotations.stoppedAt) === undefined) {
         if (now !== service.replicas && service.hpa === null) {
           throw strange(kind, service, `has ${now} replicas, planned were ${service.replicas}`);
         }
@@ -101,14 +99,13 @@ export function createServiceActivities(
           await scale(kube, { ...service, kind }, 0, {
             [annotations.upgrade]: world.upgradeId,
             [annotations.before]: `replicas=${now}`,
-            [annotations.stoppedAt]: at,
+            [annotations.stoppedAt]: new Date().toISOString(),
           });
         }
       } else if (now !== 0) {
         await scale(kube, { ...service, kind }, 0);
       }
       await awaitNoPods(kube, workload);
-      return { at };
     },
 
     async startService({ world, service }) {

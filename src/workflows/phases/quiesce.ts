@@ -87,18 +87,12 @@ export async function quiesce(run: Run): Promise<void> {
   run.jobsEnded = true;
   await condition(() => isDone(run, 'maintain'));
 
-  const leaving = now();
-  try {
-    const stopped = await all(
-      services.map((service) => act('stopService', `stop ${service.namespace}/${service.name}`, { world, service })),
-    );
-    run.status.downtime.from ??= earliest(stopped.map(({ at }) => at));
-  } catch (error) {
-    // Some of them may be down already.
-    run.status.downtime.from ??= leaving;
-    throw error;
-  }
+  // Before the first of them is gone: one that is slow to stop must not hide that others are down already.
+  if (services.length > 0) run.status.downtime.from ??= now();
   show(run);
+  await all(
+    services.map((service) => act('stopService', `stop ${service.namespace}/${service.name}`, { world, service })),
+  );
 
   await fence(run);
   const { at, ended, endedCount } = needed(run.gathered.fence, 'the fence');
@@ -155,8 +149,4 @@ export function stoppable(services: ServiceFact[]): ServiceFact[] {
 /** CronJobs that are suspended for the time: neither those that are already, nor read-only ones. */
 export function suspendable(services: ServiceFact[]): ServiceFact[] {
   return services.filter(({ kind, readOnly, suspended }) => kind === 'CronJob' && !readOnly && suspended !== true);
-}
-
-function earliest(times: string[]): string | null {
-  return times.toSorted()[0] ?? null;
 }
