@@ -8,7 +8,7 @@ import { Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import { execInPod, runInPod } from '../../src/activities/kubernetes/exec.ts';
-import { awaitJob, clearJob, killJob, pollJob, startJob } from '../../src/activities/kubernetes/jobs.ts';
+import { awaitJob, clearJob, killJob, pollJob, readJob, startJob } from '../../src/activities/kubernetes/jobs.ts';
 import { run } from './environment.ts';
 import { pod, startExecServer, type Manners } from './exec-server.ts';
 
@@ -263,6 +263,49 @@ describe('jobs', () => {
     expect(await readFile(join(folder, 'jobs/import/after'), 'utf8')).not.toBe('0\n');
     await killJob(kc, pod, 'import');
     await killJob(kc, pod, 'never-started');
+  });
+
+  test('whose folder goes while they are looked at are absent', async () => {
+    const { kc, folder } = await jobs();
+    await mkdir(join(folder, 'jobs/dump'), { recursive: true });
+    await mkdir(join(folder, 'bin'));
+    const stat = `#!/bin/sh\nrm -rf ${folder}/jobs\nPATH=\${PATH#*:} exec stat "$@"\n`;
+    await writeFile(join(folder, 'bin/stat'), stat, { mode: 0o755 });
+    const path = process.env['PATH'];
+    process.env['PATH'] = `${folder}/bin:${path}`;
+    try {
+      expect(await pollJob(kc, pod, 'dump')).toMatchObject({ state: 'absent', code: null });
+    } finally {
+      process.env['PATH'] = path;
+    }
+    await expect(awaitJob(kc, pod, 'dump', () => {})).rejects.toMatchObject({ type: 'JobLost' });
+    await expect(readJob(kc, pod, 'dump', 'out')).rejects.toMatchObject({ type: 'JobLost' });
+  });
+
+  test('whose folder is gone do not run beside those that are begun under their name', async () => {
+    const { kc, folder } = await jobs();
+    const job = { name: 'dump', script: 'echo $$ >>../../pids; sleep 30; true' };
+    const alive = async () =>
+      (await readFile(join(folder, 'pids'), 'utf8'))
+        .split('\n')
+        .filter((pid) => pid !== '' && existsSync(`/proc/${pid}`));
+    const begun = async (count: number) =>
+      await expect
+        .poll(() => readFile(join(folder, 'pids'), 'utf8').catch(() => ''))
+        .toMatch(RegExp(`^(\\d+\n){${count}}$`));
+    // One whose name begins with the same letters has nothing to do with it.
+    await startJob(kc, pod, { ...job, name: 'dump-2' });
+    await startJob(kc, pod, job);
+    await begun(2);
+    await rm(join(folder, 'jobs'), { recursive: true });
+    expect(await startJob(kc, pod, job)).toBe('started');
+    await begun(3);
+    expect(await alive()).toHaveLength(2);
+    await rm(join(folder, 'jobs'), { recursive: true });
+    await clearJob(kc, pod, 'dump');
+    expect(await alive()).toHaveLength(1);
+    await clearJob(kc, pod, 'dump-2');
+    expect(await alive()).toEqual([]);
   });
 
   // Only root may mount what is full as a volume is.

@@ -5,7 +5,7 @@ import { bytesText } from '../../domain/text.ts';
 import { beat, pause } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import { createKube, type Kube } from './client.ts';
-import { execInPod, runInPod } from './exec.ts';
+import { execInPod, runInPod, type ExecOptions } from './exec.ts';
 
 /*
  * Detached commands: a folder `/pgleap/jobs/<name>` in the pod, found again by name after any restart of the worker.
@@ -34,7 +34,34 @@ alive() {
 }
 `;
 
-const startScript = `${readStat}
+/** Ends the processes of the job in $1. They are known by what all of them inherited: the folder may be gone under them. */
+const endJob = `
+members() {
+  for found in $(grep -lsF "PGLEAP_JOB=$1" /proc/[0-9]*/environ); do
+    if tr '\\0' '\\n' <"$found" 2>/dev/null | grep -qxF "PGLEAP_JOB=$1"; then
+      found=\${found#/proc/}
+      stat_of "\${found%/environ}"
+    fi
+  done
+}
+end_job() {
+  round=0
+  while all=$(members "$1"); [ -n "$all" ]; do
+    signal=TERM
+    [ $round -gt 50 ] && signal=KILL
+    [ $round -gt 150 ] && return 1
+    echo "$all" | while read -r pid state parent group session rest; do
+      # The leader ends after its children; before it leads a session of its own, nobody may end it.
+      [ "$pid" != "$session" ] && echo "$all" | grep -q "^$session " || continue
+      echo "$all" | grep -q "^[0-9]* [A-Za-z] $pid " || kill -s $signal "$pid" 2>/dev/null || true
+    done
+    round=$((round + 1))
+    sleep 0.1
+  done
+}
+`;
+
+const startScript = `${readStat}${endJob}
 set -eu
 umask 077
 dir=$1/$2; bytes=$3; shift 3
@@ -43,8 +70,14 @@ new=$(mktemp "$dir.XXXXXX")
 # The connection may die without a word to this end: what arrives after the caller gave up must start nothing.
 timeout 15 head -c "$bytes" >"$new" || true
 if [ "$(wc -c <"$new")" -ne "$bytes" ]; then rm -f "$new"; echo 'the script arrived incomplete' >&2; exit 75; fi
-if ! mkdir "$dir" 2>/dev/null; then rm -f "$new"; echo found; exit 0; fi
-mv "$new" "$dir/script"
+if ! says=$(mkdir "$dir" 2>&1); then
+  rm -f "$new"
+  [ -d "$dir" ] || { echo "$says" >&2; exit 75; }
+  echo found
+  exit 0
+fi
+# Where the volume was emptied, one may run that was begun under this name before.
+end_job "$dir" && mv "$new" "$dir/script" || { rm -rf "$dir"; exit 75; }
 export PGLEAP_JOB="$dir"
 setsid sh -c '
   stat_of() { sed "s/^\\([0-9]*\\) (.*) /\\1 /" "/proc/$1/stat"; }
@@ -66,8 +99,10 @@ if [ -s "$dir/rc" ]; then state=done
 # Made, but not written to: that is what a full volume leaves.
 elif [ -f "$dir/rc" ]; then state=full
 elif [ ! -f "$dir/pid" ]; then
-  # Between making the folder and writing the pid lie milliseconds.
-  [ $(($(date +%s) - $(stat -c %Y "$dir"))) -lt 10 ] && state=running
+  # The volume may be emptied at any moment.
+  made=$(stat -c %Y "$dir" 2>/dev/null) || { echo absent; exit 0; }
+  # Between making the folder and writing the pid lie milliseconds, or what it takes to end one whose folder went.
+  [ $(($(date +%s) - made)) -lt 20 ] && state=running
 elif alive "$dir"; then state=running
 elif [ -s "$dir/rc" ]; then state=done
 elif [ -f "$dir/rc" ] || [ -f "$dir/rc.new" ]; then state=full
@@ -78,26 +113,8 @@ echo
 tail -c 4000 "$dir/err" 2>/dev/null || true
 `;
 
-const killScript = `${readStat}
-dir=$1
-[ -f "$dir/pid" ] || exit 0
-leader=$(cat "$dir/pid")
-round=0
-while alive "$dir"; do
-  signal=TERM
-  [ $round -gt 50 ] && signal=KILL
-  [ $round -gt 150 ] && exit 1
-  all=$(for stat in /proc/[0-9]*; do stat_of "\${stat#/proc/}"; done | while read -r pid state parent group session rest; do
-    [ "$session" = "$leader" ] && [ "$state" != Z ] && echo "$pid $parent"
-  done)
-  echo "$all" | while read -r pid parent; do
-    [ -n "$pid" ] && [ "$pid" != "$leader" ] || continue
-    echo "$all" | grep -q " $pid$" || kill -s $signal "$pid" 2>/dev/null
-  done
-  round=$((round + 1))
-  sleep 0.1
-done
-exit 0
+const killScript = `${readStat}${endJob}
+end_job "$1"
 `;
 
 export interface JobState {
@@ -114,7 +131,7 @@ export interface JobState {
 }
 
 /** Where a job keeps its files; the script's own working directory, `$PGLEAP_JOB`. */
-export function jobFolder(name: string): string {
+function jobFolder(name: string): string {
   if (!/^[a-z0-9][a-z0-9._-]*$/.test(name)) throw new RangeError(`not a job's name: ${name}`);
   return `${root}/${name}`;
 }
@@ -192,7 +209,8 @@ export async function awaitJob(
       if (state.code !== null) return { ...state, code: state.code };
       if (state.state === 'full') throw await noSpace(kc, pod, `job ${name}`, state.errTail);
       if (state.state !== 'running') {
-        throw fail('JobLost', `job ${name} in ${pod.namespace}/${pod.name} ended without an exit code`);
+        const how = state.state === 'absent' ? 'is gone with its folder' : 'ended without an exit code';
+        throw fail('JobLost', `job ${name} in ${pod.namespace}/${pod.name} ${how}`);
       }
     } catch (error) {
       if (!isFailure(error, 'StreamBroken', 'Unreachable', 'RateLimited')) throw error;
@@ -203,6 +221,22 @@ export async function awaitJob(
     // Only to end when the activity is cancelled.
     await pause(0);
   }
+}
+
+/** What an ended job wrote, into `options.stdout` where that is given. Throws JobLost when its folder is gone by then. */
+export async function readJob(
+  kc: KubeConfig,
+  pod: PodRef,
+  name: string,
+  file: 'out' | 'err',
+  options: ExecOptions = {},
+): Promise<string> {
+  const seconds = (options.timeoutMs ?? 30_000) / 1000 + 10;
+  const argv = ['timeout', String(seconds), 'cat', `${jobFolder(name)}/${file}`];
+  const { code, stdout, stderr } = await execInPod(kc, pod, argv, options);
+  if (code === 0) return stdout.toString('utf8');
+  const says = `what job ${name} in ${pod.namespace}/${pod.name} wrote cannot be read: ${stderr.trim()}`;
+  throw fail(/No such file/.test(stderr) ? 'JobLost' : 'CommandFailed', says);
 }
 
 /** The failure of a full volume: which one, how large, and what to do. `says` are the words of who met it. */
