@@ -17,6 +17,7 @@ export const failures = {
   StreamBroken: { retry: true, says: 'a connection into a pod broke' },
   ChecksumMismatch: { retry: true, says: 'bytes arrived changed' },
   JobLost: { retry: true, says: 'a detached command vanished without an exit code' },
+  ScratchLost: { retry: false, says: 'what lay at /pgleap in a pod is gone' },
   PodLost: { retry: false, says: 'a pod is gone, or another stands in its place' },
   CommandFailed: { retry: false, says: 'a command in a pod failed' },
   ImportErrors: { retry: false, says: 'the import met errors that are not on the allow-list' },

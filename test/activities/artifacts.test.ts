@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -156,6 +156,19 @@ describe('copying out', () => {
     await truncate(path.join(folder, 'pod', 'dump'), 5 * MiB);
     await expect(copyOut(server.kc, store, arg)).rejects.toMatchObject({ type: 'ChecksumMismatch' });
   });
+
+  test.each([0, 5 * MiB])('says that the file is gone from the pod, when %d bytes of it were there', async (size) => {
+    const { data, arg } = await fileInPod(9 * MiB);
+    await stored(data.subarray(0, size));
+    const part = `dump.sql.gz.${arg.sha512.slice(0, 16)}.part`;
+    await rename(artifactPath(store, world, arg.name), path.join(store.folder, world.upgradeId, part));
+    await rm(path.join(folder, 'pod', 'dump'));
+    await expect(copyOut(server.kc, store, arg)).rejects.toMatchObject({
+      type: 'ScratchLost',
+      nonRetryable: true,
+      message: '/pgleap/dump in databases/postgres-0 is gone',
+    });
+  });
 });
 
 describe('copying in', () => {
@@ -194,6 +207,22 @@ describe('copying in', () => {
     expect(data.equals(await readFile(file))).toBe(true);
     expect(await readdir(path.join(folder, 'pod'))).toEqual(['dump']);
     expect(transfers()).toBe(sent);
+  });
+
+  test('makes no file with holes when what was sent is gone', async () => {
+    const data = randomBytes(25 * MiB);
+    const artifact = await stored(data);
+    const there = path.join(folder, 'pod');
+    const copying = copyIn(server.kc, store, { world, artifact, pod, path: '/pgleap/dump' });
+    const lost = expect(copying).rejects.toMatchObject({ type: 'ScratchLost', nonRetryable: true });
+    await expect.poll(transfers, { interval: 5 }).toBeGreaterThan(1);
+    const part = path.join(there, `dump.${artifact.sha512.slice(0, 16)}.part`);
+    const emptying = setInterval(() => void rm(part, { force: true }), 5);
+    await lost;
+    clearInterval(emptying);
+    expect(await readdir(there)).toEqual([]);
+    await copyIn(server.kc, store, { world, artifact, pod, path: '/pgleap/dump' });
+    expect(data.equals(await readFile(path.join(there, 'dump')))).toBe(true);
   });
 
   test('never shows an artifact that is not the recorded one', async () => {

@@ -9,6 +9,7 @@ import { DefaultLogger } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
 import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
+import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { killJob, pollJob, startJob } from '../../src/activities/kubernetes/jobs.ts';
 import { listJournals } from '../../src/activities/kubernetes/journal.ts';
 import { sqlText } from '../../src/activities/postgres/psql.ts';
@@ -423,6 +424,17 @@ describe('an upgrade that is rolled back', () => {
     const doomed = (await fresh()) ?? '';
     await kube.remove('Pod', at, doomed, { graceSeconds: 0 });
     expect((await made).pod.uid).not.toBe(doomed);
+  });
+
+  test('makes a candidate again whose scratch volume was emptied, before its server notices', async () => {
+    const arg = { world, spec: makeSpec(), database: facts.database, source, generation: 2 };
+    const first = await act('createCandidate', arg);
+    await runInPod(kubeConfig, first.pod, ['sh', '-c', 'rm -rf /pgleap/* 2>/dev/null; rm -rf /pgleap/*']);
+    const second = await act('createCandidate', arg);
+    expect(second.pod.uid).not.toBe(first.pod.uid);
+    const server: ServerRef = { role: 'candidate', pod: second.pod, superuser: 'shop', host: null, port: 5432 };
+    expect(await sqlText(kubeConfig, server, 'SHOW data_directory')).toBe('/pgleap/pgdata-2\n');
+    expect((await act('createCandidate', arg)).pod.uid).toBe(second.pod.uid);
   });
 
   test('ends a job without the server taking it for a crashed backend', async () => {

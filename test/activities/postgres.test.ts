@@ -524,6 +524,21 @@ ${canary} is no statement;
     ]);
   });
 
+  it('says so when what lay on the scratch volume is gone', async () => {
+    const { world, stranger } = servers;
+    const server = { ...servers.candidate, pod: stranger };
+    const arg = { world, server, path: '/pgleap/no.sql.gz', compression: 'gzip' as const, sha512: 'x', name: 'lost' };
+    const words = await failureOf(
+      run(() => activities.importDump(arg)),
+      'ScratchLost',
+      secrets,
+    );
+    expect(words.message).toContain('/pgleap/no.sql.gz');
+    await servers.run(stranger, 'rm -rf /pgleap/* 2>/dev/null; rm -rf /pgleap/*');
+    for (const look of [() => activities.tryLogins({ world, server }), () => fingerprint(server, 'lost')])
+      await failureOf(run<unknown>(look), 'ScratchLost', secrets);
+  });
+
   it('acts on the planned pod only', async () => {
     const { world, candidate } = servers;
     const other = { ...candidate, pod: { ...candidate.pod, uid: 'another' } };

@@ -29,6 +29,7 @@ const failures: FailureType[] = [
   'WrongWorld',
   'PodLost',
   'JobLost',
+  'ScratchLost',
 ];
 
 /** Draws from what it is given, the same for the same seed and number. */

@@ -53,6 +53,24 @@ describe.concurrent('lost', () => {
     expect(phaseRow(status, name).tries).toBe(2);
   });
 
+  test('a scratch volume that is emptied under backup and trial has both begin again, the trial with the new dump', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const { world } = upgrade;
+    world.failOn('copyOut', 'ScratchLost', 1);
+    world.failOn('importDump', 'ScratchLost', 1);
+    expect(await upgrade.handle.result()).toMatchObject({ ok: true, outcome: 'upgraded' });
+    expect(world.broken).toEqual([]);
+    const status = await upgrade.status();
+    expect(status.parked).toEqual([]);
+    expect(phaseRow(status, 'backup').tries).toBe(2);
+    expect(phaseRow(status, 'trial').tries).toBe(2);
+    const { order } = world;
+    expect(order.filter((name) => name === 'dump')).toHaveLength(2);
+    const trial = order.findIndex((name, index) => name === 'importDump' && index > order.indexOf('importDump'));
+    expect(order.lastIndexOf('dump')).toBeLessThan(trial);
+    expect(order.lastIndexOf('copyOut', trial)).toBeGreaterThan(order.lastIndexOf('dump'));
+  });
+
   test('a trial that lost its scratch volume gets the dump from the artifact store', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     const { world } = upgrade;

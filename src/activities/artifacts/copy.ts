@@ -233,6 +233,7 @@ async function writeChunk(handle: FileHandle, chunk: Chunk, data: Buffer): Promi
  * what the pipe brings in pieces. What was written is read back and hashed.
  */
 const sendScript = `
+[ -e "$1" ] || exit # What was sent before is lost with it.
 ${bounded} head -c "$6" | dd of="$1" ibs=65536 obs=${block} seek="$4" conv=notrunc 2>&1 >/dev/null | grep -i 'space' >&2
 dd if="$1" bs=${block} skip="$2" count="$3" 2>/dev/null | sha256sum`;
 
@@ -315,14 +316,23 @@ function blocks(chunk: Chunk): [skip: string, count: string] {
   return [String(Math.floor(chunk.offset / block)), String(Math.ceil(chunk.length / block))];
 }
 
-/** Runs a fixed script with values as arguments; returns stdout. A full volume in the pod is NoSpace. */
+/** What a script ends with when the file or folder that it works on is gone: the volume was emptied. */
+const gone = 66;
+const unlessGone = (script: string) => `(${script}
+)
+rc=$?
+[ $rc -eq 0 ] || [ -e "$1" ] || exit ${gone}
+exit $rc`;
+
+/** Runs a fixed script with values as arguments; returns stdout. A full volume in the pod is NoSpace, a lost $1 ScratchLost. */
 async function inPod(transfer: Transfer, script: string, args: string[], options: ExecOptions = {}): Promise<string> {
   const { pod } = transfer;
-  const argv = ['sh', '-c', `umask 077\n${script}`, 'pgleap', ...args];
+  const argv = ['sh', '-c', `umask 077\n${unlessGone(script)}`, 'pgleap', ...args];
   const { code, stdout, stderr } = await execInPod(transfer.kc, pod, argv, { timeoutMs: wholeTimeoutMs, ...options });
   if (/no space left|quota exceeded/i.test(stderr)) {
     throw fail('NoSpace', `the volume of ${transfer.remote} in ${pod.namespace}/${pod.name} is full`);
   }
+  if (code === gone) throw fail('ScratchLost', `${args[0]} in ${pod.namespace}/${pod.name} is gone`);
   if (code !== 0) {
     const text = stderr.trim().slice(-500);
     throw fail(

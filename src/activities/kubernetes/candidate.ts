@@ -7,9 +7,10 @@ import type { ClusterActivities, UndoActivities } from '../types.ts';
 import type { Kube, Resource } from './client.ts';
 import { execInPod, runInPod } from './exec.ts';
 import { checkCluster, getWorkload, isOurs, names, strange } from './identity.ts';
-import { awaitServer } from './server.ts';
+import { awaitServer, isDataGone } from './server.ts';
 import { namedMajor, planTarget } from './target.ts';
 import { candidatePod, majorAnnotation } from './template.ts';
+import { podRef } from './workloads.ts';
 
 const readyMs = 10 * 60_000;
 /** A registry may fail once; an image that is not there stays away. */
@@ -39,6 +40,7 @@ export function createCandidateActivities(
       const at = { namespace: world.namespace, name: names.candidate(world) };
       const nodeName = (await kube.find('Pod', database.pod))?.spec?.nodeName ?? null;
       const wanted = candidatePod(plan.spec, world, database, source, { major: named, generation, nodeName });
+      let looked = false;
       /** Nothing but this makes another when it is deleted or evicted while it starts. */
       const ensure = async (): Promise<Resource<'Pod'> | undefined> => {
         const existing = await kube.find('Pod', at);
@@ -46,7 +48,11 @@ export function createCandidateActivities(
           if (!isOurs(existing, world)) throw strange('Pod', at, 'exists, but is not of this upgrade');
           const same = existing.metadata?.annotations?.['pgleap.dev/generation'] === String(generation);
           const over = existing.status?.phase === 'Failed' || existing.status?.phase === 'Succeeded';
-          if (same && !over && existing.metadata?.deletionTimestamp === undefined) return existing;
+          const stays = same && !over && existing.metadata?.deletionTimestamp === undefined;
+          if (stays && (looked || !(await isEmptied(existing, database.pod.container)))) {
+            looked = true;
+            return existing;
+          }
           await remove(world, existing);
         }
         try {
@@ -106,6 +112,14 @@ export function createCandidateActivities(
       await remove(world, pod);
     },
   };
+
+  /** Whether its scratch volume was emptied: the server that goes on without its data would be waited for. */
+  async function isEmptied(pod: Resource<'Pod'>, container: string): Promise<boolean> {
+    const status = pod.status?.containerStatuses?.find((one) => one.name === container);
+    if (status?.state?.running === undefined) return false;
+    // What goes wrong here, as with a pod that is just being deleted, is seen by the wait for its server.
+    return await isDataGone(kube.kc, podRef(pod, container)).catch(() => false);
+  }
 
   /** Ends the wait for a candidate that will not come up, with what to do about it. */
   async function refuse(pod: Resource<'Pod'>, reason: string, text: string, waitedMs: number): Promise<void> {

@@ -1,8 +1,10 @@
-import type { ServerRef } from '../../domain/facts.ts';
+import type { KubeConfig } from '@kubernetes/client-node';
+import type { PodRef, ServerRef } from '../../domain/facts.ts';
 import { poll } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import { sqlJson } from '../postgres/psql.ts';
 import type { Kube, Resource } from './client.ts';
+import { execInPod } from './exec.ts';
 import { podRef, troubleOf } from './workloads.ts';
 
 export interface Answer {
@@ -26,6 +28,8 @@ const look = `
 
 /** How long a server that is not the container's first process must have been the same one. */
 const stableMs = 5000;
+/** What a server that is not up yet may say, or one that ends because its volume was emptied. */
+const passing = ['Unreachable', 'StreamBroken', 'NotFound', 'PodLost', 'CommandFailed', 'ScratchLost'] as const;
 /** A server has its bootstrap role from the start; one that lacks it never will. */
 const noRoleMs = 10_000;
 
@@ -74,7 +78,7 @@ export async function awaitServer(
         last = `its server answers with listen_addresses '${seen.listenAddresses}'`;
         return real && (options.accept?.(seen) ?? true) ? { pod, server, answer: seen } : undefined;
       } catch (error) {
-        if (!isFailure(error, 'Unreachable', 'StreamBroken', 'NotFound', 'PodLost', 'CommandFailed')) throw error;
+        if (!isFailure(error, ...passing)) throw error;
         last = error.message;
         if (/role "[^"]*" does not exist/.test(last)) {
           strangerSince ??= performance.now();
@@ -87,6 +91,15 @@ export async function awaitServer(
   );
   if (found !== undefined) return found;
   throw fail('NotReady', `the ${role} does not answer after ${Math.round(options.timeoutMs / 1000)} s: ${last}`);
+}
+
+/**
+ * Whether PostgreSQL runs in this pod without its data, as when the volume was emptied under it: it notices, and ends, within
+ * a minute only. False while the image's script has not become the server yet.
+ */
+export async function isDataGone(kc: KubeConfig, pod: PodRef): Promise<boolean> {
+  const script = '[ "$(cat /proc/1/comm)" = postgres ] && [ ! -e "${PGDATA:?}/PG_VERSION" ]';
+  return (await execInPod(kc, pod, ['sh', '-c', script])).code === 0;
 }
 
 function noRole(role: ServerRef['role'], superuser: string): Error {

@@ -4,6 +4,7 @@
 file="$1" compression="$2" expected="$3"
 export PGOPTIONS='-c client_min_messages=warning -c lc_messages=C -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off'
 
+if [ ! -e "$file" ]; then exit 73; fi
 actual=$(sha512sum <"$file")
 if [ "${actual%% *}" != "$expected" ]; then
   say "pgleap: the dump's SHA-512 is ${actual%% *}"

@@ -1,12 +1,11 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import { Writable } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
-import type { ImportError, ImportFact } from '../../domain/facts.ts';
+import type { ImportError, ImportFact, PodRef } from '../../domain/facts.ts';
 import { mayPass, psqlErrors } from '../../domain/sqlstate.ts';
 import { redact } from '../../domain/redact.ts';
 import { fail } from '../errors.ts';
-import { execInPod } from '../kubernetes/exec.ts';
-import { jobFolder, noSpace } from '../kubernetes/jobs.ts';
+import { noSpace, readJob } from '../kubernetes/jobs.ts';
 import type { PostgresActivities } from '../types.ts';
 import { fileName, runScript } from './job.ts';
 
@@ -34,12 +33,13 @@ export async function importDump(
       70: (says) => fail('ChecksumMismatch', `the dump in ${where} is not the one that was made: ${says}`),
       71: () => fail('Refused', `the server in ${where} listens on TCP: pgleap imports only behind its fence`),
       72: (says) => fail('Refused', `the server in ${where} is not empty: ${says}`),
+      73: () => fail('ScratchLost', `the dump ${arg.path} in ${where} is gone`),
     },
   });
   const { seconds }: { seconds: number } = JSON.parse(out);
   const bootstrap = { role: server.superuser, database: 'postgres' };
   const fact: ImportFact = { expected: [], unexpected: [], unexpectedCount: 0, seconds };
-  await readErrors(kc, arg, `${jobFolder(name)}/err`, (error) => {
+  await readErrors(kc, server.pod, name, (error) => {
     if (mayPass(error, bootstrap)) {
       fact.expected.push(error);
       return;
@@ -55,8 +55,8 @@ export async function importDump(
 
 async function readErrors(
   kc: KubeConfig,
-  arg: Parameters<PostgresActivities['importDump']>[0],
-  path: string,
+  pod: PodRef,
+  job: string,
   onError: (error: ImportError) => void,
 ): Promise<void> {
   const parser = psqlErrors(onError);
@@ -67,11 +67,7 @@ async function readErrors(
       done();
     },
   });
-  const { code } = await execInPod(kc, arg.server.pod, ['timeout', '330', 'cat', path], {
-    stdout,
-    timeoutMs: 300_000,
-  });
+  await readJob(kc, pod, job, 'err', { stdout, timeoutMs: 300_000 });
   parser.push(decoder.end());
   parser.end();
-  if (code !== 0) throw fail('CommandFailed', `the import's messages in ${path} cannot be read`);
 }

@@ -3,8 +3,8 @@ import type { ServerRef } from '../../domain/facts.ts';
 import { withoutRows } from '../../domain/sqlstate.ts';
 import { beat } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
-import { runInPod } from '../kubernetes/exec.ts';
-import { awaitJob, clearJob, jobFolder, noSpace, startJob, type JobState } from '../kubernetes/jobs.ts';
+import { awaitJob, clearJob, noSpace, readJob, startJob, type JobState } from '../kubernetes/jobs.ts';
+import { isDataGone } from '../kubernetes/server.ts';
 import type { Progress } from '../types.ts';
 import { script, serverArgs } from './psql.ts';
 
@@ -46,17 +46,23 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
     state = await awaitJob(kc, pod, job.name, ({ progress }) => {
       beat({ what: job.what, done: progress?.done ?? 0, total: progress?.total ?? null, unit: job.unit });
     });
+    if (state.code === 0) return await readJob(kc, pod, job.name, 'out');
   } catch (error) {
     if (job.again && isFailure(error, 'JobLost', 'NoSpace')) await clearJob(kc, pod, job.name);
     throw error;
   }
-  if (state.code === 0) return await runInPod(kc, pod, ['timeout', '40', 'cat', `${jobFolder(job.name)}/out`]);
   const says = withoutRows(state.errTail);
   const known = job.codes?.[state.code];
   if (job.again || known !== undefined) await clearJob(kc, pod, job.name);
   if (known !== undefined) throw known(says);
   if (/No space left on device/.test(says)) {
     throw await noSpace(kc, pod, job.what, says);
+  }
+  if (server.role === 'candidate' && (await isDataGone(kc, pod))) {
+    throw fail(
+      'ScratchLost',
+      `${job.what}: the data of the candidate’s server in ${pod.namespace}/${pod.name} is gone`,
+    );
   }
   throw fail(
     'CommandFailed',

@@ -116,6 +116,9 @@ function sqlFailure(server: ServerRef, code: number, stderr: string): Error {
     return fail('AccessDenied', `${where}: ${says}`);
   }
   if (/No space left on device|could not (write|extend) file/.test(text)) return fail('NoSpace', `${where}: ${says}`);
+  // The first file that a session reads, whatever language the words are in.
+  if (server.role === 'candidate' && text.includes('global/pg_filenode.map'))
+    return fail('ScratchLost', `the data of the server is gone in ${where}: ${says}`);
   if (code === 2) return fail('Unreachable', `no session with ${where}: ${says}`);
   return fail('CommandFailed', `psql in ${where} ended with ${code}: ${says}`);
 }
