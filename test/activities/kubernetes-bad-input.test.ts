@@ -1,26 +1,30 @@
-/** What preflight and prepare refuse, asked through the API of a sandbox whose database is as it always is. */
+/** What preflight and prepare refuse, asked through the API of a world whose database is as it always is. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
+import { AppsV1Api, CoreV1Api, KubeConfig, PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
 import { probeChecks, refusedLogin } from '../../src/activities/kubernetes/probes.ts';
-import type { ClusterFacts, SourceFacts, World } from '../../src/domain/facts.ts';
+import { createPostgresActivities } from '../../src/activities/postgres/index.ts';
+import type { ClusterFacts, ServerRef, SourceFacts, World } from '../../src/domain/facts.ts';
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
+import { eventually } from '../../src/sandbox/world/access.ts';
 import { failureOf, run } from './environment.ts';
-import { raiseTestWorld } from '../support/world.ts';
+import { onCluster, raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
 let folder: string;
 let sandbox: Awaited<ReturnType<typeof raiseTestWorld>>;
+let kubeConfig: KubeConfig;
 let core: CoreV1Api;
 let activities: KubernetesActivities;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-bad-'));
   sandbox = await raiseTestWorld({ stateDir: folder, from: 16, sizeMb: 1 });
-  const kubeConfig = new KubeConfig();
+  kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(sandbox.address.kubeconfig);
   core = kubeConfig.makeApiClient(CoreV1Api);
   activities = createKubernetesActivities({
@@ -49,12 +53,20 @@ describe('a quota', () => {
   async function quota(hard: Record<string, string>, used: Record<string, string>): Promise<void> {
     const metadata = { name: 'team', namespace };
     const made = await core.createNamespacedResourceQuota({ namespace, body: { metadata, spec: { hard } } });
+    if (onCluster) {
+      await eventually('what is used', 60, async () => {
+        const { status } = await core.readNamespacedResourceQuota({ name: 'team', namespace });
+        return status?.used;
+      });
+      return;
+    }
+    // Nobody counts in the sandbox.
     made.status = { hard, used };
     await core.replaceNamespacedResourceQuotaStatus({ name: 'team', namespace, body: made });
   }
 
   test.each([
-    ['pods', { pods: '3' }, { pods: '3' }, 'allows pods 3, 3 is used, and 1 more is needed'],
+    ['pods', { pods: '1' }, { pods: '1' }, /allows pods 1, \d is used, and 1 more is needed/],
     [
       'storage',
       { 'requests.storage': '15Gi' },
@@ -111,6 +123,67 @@ test('a second pod on the claim is named', async () => {
   } finally {
     await core.deleteNamespacedPod({ namespace, name: 'curious', gracePeriodSeconds: 0 });
   }
+});
+
+test('a volume of another driver is named, with the option to go without a clone', async () => {
+  const { workload, claim, volumeName } = (await inspected()).database;
+  const name = 'elsewhere';
+  const driver = 'disk.csi.example.com';
+  const capacity = { storage: '10Gi' };
+  const accessModes = ['ReadWriteOnce'];
+  await core.createPersistentVolume({
+    body: {
+      metadata: { name },
+      spec: {
+        capacity,
+        accessModes,
+        storageClassName: claim.storageClass,
+        persistentVolumeReclaimPolicy: 'Retain',
+        claimRef: { namespace, name },
+        csi: { driver, volumeHandle: 'vol-1' },
+      },
+    },
+  });
+  const spec = {
+    accessModes,
+    storageClassName: claim.storageClass,
+    volumeName: name,
+    resources: { requests: capacity },
+  };
+  await core.createNamespacedPersistentVolumeClaim({ namespace, body: { metadata: { name }, spec } });
+  const apps = kubeConfig.makeApiClient(AppsV1Api);
+  const at = { namespace, name: workload.name };
+  const { spec: before } = await apps.readNamespacedDeployment(at);
+  // No node has that driver: the pod of now stays.
+  const mount = async (paused: boolean, claimName: string) => {
+    const volumes = [{ name: volumeName, persistentVolumeClaim: { claimName } }];
+    const body = { spec: { paused, template: { spec: { volumes } } } };
+    await apps.patchNamespacedDeployment(
+      { ...at, body },
+      setHeaderOptions('Content-Type', PatchStrategy.StrategicMergePatch),
+    );
+  };
+  try {
+    await eventually('the claim', 60, async () => {
+      const { status } = await core.readNamespacedPersistentVolumeClaim({ namespace, name });
+      return status?.phase === 'Bound' ? true : undefined;
+    });
+    await mount(true, name);
+    expect((await run(() => activities.inspectCluster({ spec: specOf() }))).checks).toContainEqual({
+      id: 'kube.csi-driver',
+      status: 'FAILED',
+      message: `PersistentVolume ${name} is of the driver ${driver}; pgleap clones volumes of linodebs.csi.linode.com only.`,
+      remedy: expect.stringContaining('set clone: none in the spec'),
+    });
+    const without = await run(() => activities.inspectCluster({ spec: { ...specOf(), clone: 'none' } }));
+    expect(without.checks).toContainEqual(expect.objectContaining({ id: 'kube.csi-driver', status: 'PASSED' }));
+    expect(without.facts?.database.volume).toMatchObject({ pv: name, driver, handle: 'vol-1' });
+  } finally {
+    await mount(false, claim.name);
+    await core.deleteNamespacedPersistentVolumeClaim({ namespace, name });
+    await core.deletePersistentVolume({ name });
+  }
+  expect((await apps.readNamespacedDeployment(at)).spec?.template).toEqual(before?.template);
 });
 
 describe('a target image', () => {
@@ -172,6 +245,27 @@ describe('a target image', () => {
     expect(performance.now() - began).toBeLessThan(60_000);
     await run(() => activities.removeCandidate({ world }));
   });
+
+  // The sandbox's volumes are folders of one disk.
+  test.runIf(onCluster)(
+    'on a scratch volume without room: a dump names it, and is made when there is room',
+    async () => {
+      const { database } = facts;
+      const { superuser, port, podIp } = database;
+      const candidate = { world, spec: specOf(), database, source, generation: 3 };
+      const { pod, compression } = await run(() => activities.createCandidate(candidate));
+      const inCandidate = (script: string) => runInPod(kubeConfig, pod, ['sh', '-c', script], { timeoutMs: 60_000 });
+      const from: ServerRef = { role: 'source', pod, superuser, host: podIp, port };
+      const postgres = createPostgresActivities({ kubeConfig });
+      const dumped = () => run(() => postgres.dump({ world, from, compression, estimateBytes: 0, name: 'full' }));
+      await inCandidate('fallocate -l "$(($(df -B1 --output=avail /pgleap | tail -n 1) - 20000))" /pgleap/other');
+      const { message } = await failureOf(dumped(), 'NoSpace', []);
+      expect(message).toMatch(/claim databases\/pgleap-u0badbad0-scratch \(.+B\) is full/);
+      expect(message).toContain('kubectl -n databases edit pvc pgleap-u0badbad0-scratch');
+      await inCandidate('rm /pgleap/other');
+      expect((await dumped()).bytes).toBeGreaterThan(20_000);
+    },
+  );
 });
 
 describe('a probe behind the fence', () => {

@@ -5,8 +5,8 @@ export default defineConfig({
     include: [
       'test/cluster/**/*.test.ts',
       // What runs in the sandbox, too. The others are long, or about the sandbox's own processes.
-      'test/e2e/{demo,kills,rights}.test.ts',
-      'test/activities/{kubernetes,way-back}.test.ts',
+      'test/e2e/{demo,kills,lost,rights}.test.ts',
+      'test/activities/{kubernetes,kubernetes-bad-input,way-back}.test.ts',
     ],
     env: { PGLEAP_WORLD: 'cluster' },
     globalSetup: 'test/cluster/setup.ts',
