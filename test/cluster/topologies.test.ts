@@ -1,21 +1,42 @@
 /** Whole upgrades of databases that are kept in other ways than the sandbox's example. */
 import { PatchStrategy, setHeaderOptions, StorageV1Api } from '@kubernetes/client-node';
 import { expect, onTestFinished, test } from 'vitest';
-import { upgradeStatus } from '../../src/client/upgrades.ts';
+import { readSpecFile } from '../../src/client/spec-file.ts';
+import { planUpgrade, upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
 import { eventually, podOf, psql, waitForWorkload } from '../../src/sandbox/world/access.ts';
-import { raiseStage, start, type Stage } from '../e2e/stage.ts';
-import { expectUpgraded, upgradeAll } from '../e2e/world.ts';
+import { answer, raiseStage, reachGate, start, type Stage } from '../e2e/stage.ts';
+import { expectUpgraded, oldWorld, sceneOf, upgradeAll } from '../e2e/world.ts';
 
 const mergePatch = setHeaderOptions('Content-Type', PatchStrategy.MergePatch);
 const strategicPatch = setHeaderOptions('Content-Type', PatchStrategy.StrategicMergePatch);
 const patience = { timeout: 900_000 };
 
 test(
-  'a configuration from a ConfigMap, md5 passwords, one pod at a time, services of six namespaces',
+  'a configuration from a ConfigMap, md5 passwords, one pod at a time, services of six namespaces: back, and there',
   patience,
   async () => {
     const on = await raiseStage(15, 5, { topology: 'config-map' });
     await on.startWorker();
+    // The original's volume comes back to its claim, for one pod and with its folder.
+    const claim = { namespace: 'data', name: 'postgres-storage' };
+    const { input } = await readSpecFile(on.sandbox.upgradeSpec);
+    const old = sceneOf(on, await planUpgrade(on.session, input));
+    const world = await oldWorld(old);
+    const accessModes = ['ReadWriteOncePod'];
+    const { pv } = old.cluster.database.volume;
+    expect(world).toMatchObject({ claim: { spec: { accessModes, volumeName: pv } } });
+    const rejected = await start(on);
+    for (const gate of ['begin', 'replace'] as const) await answer(on, rejected, gate);
+    await reachGate(on, rejected, 'reopen');
+    const replaced = await on.access.core.readNamespacedPersistentVolumeClaim(claim);
+    expect(replaced.spec?.accessModes).toEqual(accessModes);
+    expect(replaced.spec?.volumeName).not.toBe(pv);
+    expect((await on.access.core.readPersistentVolume({ name: pv })).status?.phase).toBe('Released');
+    await answer(on, rejected, 'reopen', 'reject');
+    expect(await upgradeResult(on.session, rejected)).toMatchObject({ outcome: 'rolled-back', servicesRestored: true });
+    expect(await oldWorld(old)).toEqual(world);
+    expect((await on.access.core.readPersistentVolume({ name: pv })).status?.phase).toBe('Bound');
+
     const workflowId = await start(on);
     const { before, scene } = await upgradeAll(on, workflowId);
     expect(new Set(scene.cluster.services.map(({ namespace }) => namespace)).size).toBe(6);
@@ -31,9 +52,8 @@ test(
     const asked =
       "SELECT count(*) FROM pg_authid WHERE rolpassword LIKE 'md5%'; SHOW config_file; SHOW max_connections;";
     expect(await psql(on.access, pod, 'shop', 'postgres', asked)).toBe('7\n/etc/postgresql/postgresql.conf\n60\n');
-    const claim = { namespace: 'data', name: 'postgres-storage' };
     const { spec } = await on.access.core.readNamespacedPersistentVolumeClaim(claim);
-    expect(spec?.accessModes).toEqual(['ReadWriteOncePod']);
+    expect(spec?.accessModes).toEqual(accessModes);
   },
 );
 

@@ -1,11 +1,11 @@
 /** An upgrade by a worker that may do what the roles of deploy/ give, and nothing else: there, back, and there again. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CoreV1Api, KubernetesObjectApi } from '@kubernetes/client-node';
+import { CoreV1Api, KubernetesObjectApi, RbacAuthorizationV1Api, type KubeConfig } from '@kubernetes/client-node';
 import { expect, onTestFinished, test } from 'vitest';
 import { readSpecFile } from '../../src/client/spec-file.ts';
 import { planUpgrade, upgradeResult } from '../../src/client/upgrades.ts';
-import { maybe } from '../../src/sandbox/world/access.ts';
+import { eventually, maybe } from '../../src/sandbox/world/access.ts';
 import { rolesFor } from '../support/deploy.ts';
 import { asServiceAccount } from '../support/service-account.ts';
 import { answer, raiseStage, start } from './stage.ts';
@@ -28,9 +28,25 @@ test('15 to 18, rolled back and then upgraded, under the roles of deploy/', { ti
   await writeFile(kubeconfig, user.exportConfig(), { mode: 0o600 });
   await on.startWorker({ KUBECONFIG: kubeconfig });
 
-  const plan = await planUpgrade(on.session, input);
+  /** The API server takes a role's change in when it hears of it, a moment later. */
+  const planned = (access: 'FAILED' | 'PASSED') =>
+    eventually(`kube.access ${access}`, 60, async () => {
+      const plan = await planUpgrade(on.session, input);
+      return plan.checks.some(({ id, status }) => id === 'kube.access' && status === access) ? plan : undefined;
+    });
+  await setVerbs(admin, ['get']);
+  const lacking = await planned('FAILED');
+  expect(lacking.checks.filter(({ status }) => status === 'FAILED')).toMatchObject([
+    {
+      id: 'kube.access',
+      message:
+        'The worker’s user (system:serviceaccount:pgleap:pgleap) may not, in namespace web: patch deployments.apps.',
+      remedy: expect.stringContaining('kubectl -n web create role pgleap-may-deployments --verb=patch'),
+    },
+  ]);
+  await setVerbs(admin, ['get', 'patch']);
+  const plan = await planned('PASSED');
   expect(plan.checks.filter(({ status }) => status === 'FAILED')).toEqual([]);
-  expect(plan.checks.find(({ id }) => id === 'kube.access')).toMatchObject({ status: 'PASSED' });
   const scene = sceneOf(on, plan);
   const before = await oldWorld(scene);
   const rejected = await start(on);
@@ -55,3 +71,14 @@ test('15 to 18, rolled back and then upgraded, under the roles of deploy/', { ti
     await expect(beyond()).rejects.toMatchObject({ code: 403 });
   }
 });
+
+/** Of Deployments in one of the services' namespaces. */
+async function setVerbs(admin: KubeConfig, verbs: string[]): Promise<void> {
+  const rbac = admin.makeApiClient(RbacAuthorizationV1Api);
+  const at = { namespace: 'web', name: 'pgleap-services' };
+  const body = await rbac.readNamespacedRole(at);
+  const rule = body.rules?.find(({ resources }) => resources?.includes('deployments'));
+  if (rule === undefined) throw new Error('no rule for Deployments');
+  rule.verbs = verbs;
+  await rbac.replaceNamespacedRole({ ...at, body });
+}

@@ -19,26 +19,25 @@ export function sceneOf({ access, sandbox }: Stage, plan: Plan | null): Scene {
 /** All that the upgrade may touch in cluster and server and must put back, byte by byte. */
 export async function oldWorld(scene: Scene): Promise<Record<string, unknown>> {
   const { access } = scene;
+  const { workload, superuser, claim: under } = scene.cluster.database;
+  const { namespace } = workload;
   // Services write all the time: their rows are counted one by one.
   const { rows: _rows, ...snapshot } = await takeSnapshot(scene);
-  const pod = await podOf(access, 'databases', 'postgres');
+  const pod = await podOf(access, namespace, workload.name, workload.kind);
   const inServer = (...argv: string[]) => runInPod(access.kubeConfig, pod, argv);
   const deployments = await access.apps.listDeploymentForAllNamespaces();
   const jobs = await access.batch.listCronJobForAllNamespaces();
-  const claim = await access.core.readNamespacedPersistentVolumeClaim({
-    namespace: 'databases',
-    name: 'postgres-storage',
-  });
+  const claim = await access.core.readNamespacedPersistentVolumeClaim({ namespace, name: under.name });
   const volume = await access.core.readPersistentVolume({ name: claim.spec?.volumeName ?? '' });
   const claims = await access.core.listPersistentVolumeClaimForAllNamespaces();
-  const pods = await access.core.listNamespacedPod({ namespace: 'databases', labelSelector: 'pgleap.dev/upgrade' });
+  const pods = await access.core.listNamespacedPod({ namespace, labelSelector: 'pgleap.dev/upgrade' });
   return {
     ...snapshot,
     hba: await inServer('sha512sum', '/var/lib/postgresql/data/pg_hba.conf'),
     files: await inServer('find', '/var/lib/postgresql/data', '-maxdepth', '1', '-printf', '%f %m %U\n').then((text) =>
       text.split('\n').sort(),
     ),
-    schema: (await inServer('pg_dumpall', '--schema-only', '-U', 'shop')).replaceAll(/^\\(un)?restrict .*$/gm, ''),
+    schema: (await inServer('pg_dumpall', '--schema-only', '-U', superuser)).replaceAll(/^\\(un)?restrict .*$/gm, ''),
     deployments: deployments.items.map(({ metadata, spec }) => [metadata?.name, spec]),
     jobs: jobs.items.map(({ metadata, spec }) => [metadata?.name, spec]),
     claims: claims.items.map(({ metadata }) => metadata?.name ?? '').sort(),
