@@ -17,7 +17,7 @@ async function plainRuntime(stateDir: string): Promise<Runtime> {
   let address = 1;
   return {
     hostsFile,
-    async start({ image, command = ['sleep', '1000000'], args = [], env, logPath, mounts }) {
+    async start({ image, ip, command = ['sleep', '1000000'], args = [], env, logPath, mounts }) {
       if (image.startsWith('missing')) throw new ImageNotFound(`${image} is not there`);
       const log = openSync(logPath, 'a');
       const [program = '', ...rest] = [...command, ...args];
@@ -39,7 +39,7 @@ async function plainRuntime(stateDir: string): Promise<Runtime> {
       };
       address += 1;
       return {
-        ip: `127.0.0.${address}`,
+        ip: ip ?? `127.0.0.${address}`,
         exited,
         async stop(graceMs) {
           kill('SIGTERM');

@@ -299,11 +299,15 @@ test('probes decide who is ready and who is restarted', async () => {
   const box = await readyPod('box');
   await exec(box, ['touch', flag]);
   const name = await readyPod('probed');
+  const address = async () => (await core.readNamespacedPod({ name, namespace })).status?.podIP;
+  const before = await address();
   await exec(box, ['touch', `${flag}-dead`]);
   await eventually(
     async () => (await core.readNamespacedPod({ name, namespace })).status?.containerStatuses?.[0]?.restartCount === 1,
     'a restart by liveness',
   );
+  expect(before).toBeDefined();
+  expect(await address()).toBe(before);
 });
 
 test('a suspended CronJob runs nothing; going on, it makes up for the last missed run', async () => {

@@ -343,6 +343,27 @@ describe('connect', () => {
     },
     IMAGE_TIMEOUT_MS,
   );
+
+  test('reaches a container that was restarted at the address it had, from here and from its neighbours', async () => {
+    const service = () => spec('pgleap/sandbox-service:1', { command: ['/usr/local/bin/node', '-e', server] });
+    const neighbour = await runtime.start(sleeper({}));
+    const first = await runtime.start(service());
+    const reach = () =>
+      Promise.all([
+        outputOf(neighbour.exec(['bash', '-c', `</dev/tcp/${first.ip}/8080`])).then(({ code }) => code === 0),
+        runtime.connect(first.ip, 8080).then(
+          (socket) => Boolean(socket.destroy()),
+          () => false,
+        ),
+      ]);
+    await expect.poll(reach, { timeout: 5000 }).toEqual([true, true]);
+    await first.stop(0);
+    const again = await runtime.start({ ...service(), ip: first.ip });
+    expect(again.ip).toBe(first.ip);
+    // Less than a neighbour takes to forget another hardware address.
+    await expect.poll(reach, { timeout: 2500 }).toEqual([true, true]);
+    await Promise.all([again.stop(0), neighbour.stop(0)]);
+  }, 120_000);
 });
 
 /** Processes (zombies have none) whose namespace of one kind is among `wanted`. */

@@ -116,6 +116,7 @@ export function startPod(
         const started = await runtime.start({
           ...spec,
           logPath: log.path,
+          ...(facts.ip === undefined ? {} : { ip: facts.ip }),
           ...(command === undefined ? {} : { command }),
           ...(args === undefined ? {} : { args }),
         });

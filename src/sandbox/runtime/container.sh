@@ -18,8 +18,11 @@ nsenter --net="$node" ip -batch - <<END
 link add name $veth type veth peer name eth0 netns 1
 link set dev $veth master pods up
 END
+# One address, one hardware address: neighbours of a restarted container remember it.
+hardware=$(IFS=. && set -- $address && printf '02:00:%02x:%02x:%02x:%02x' "$@")
 ip -batch - <<END
 link set dev lo up
+link set dev eth0 address $hardware
 address add $address/16 dev eth0
 link set dev eth0 up
 route add default via 10.88.0.1

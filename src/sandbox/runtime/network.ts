@@ -53,11 +53,19 @@ function noContainers(reason: string, rootless: boolean): string {
 }
 
 /** Addresses of pods, handed out upwards; one comes back only after all others were used. */
-export function addressAllocator(): { take(): string; give(address: string): void } {
+export function addressAllocator(): { take(again?: string): string; give(address: string): void } {
   const used = new Set<number>();
   let last = 1;
+  const numberOf = (address: string): number => {
+    const [, , high = 0, low = 0] = address.split('.').map(Number);
+    return high * 256 + low;
+  };
   return {
-    take() {
+    take(again) {
+      if (again !== undefined && !used.has(numberOf(again))) {
+        used.add(numberOf(again));
+        return again;
+      }
       for (let tries = 0; tries < 0xfffe; tries += 1) {
         last = last >= 0xfffe ? 2 : last + 1;
         if (used.has(last)) continue;
@@ -67,8 +75,7 @@ export function addressAllocator(): { take(): string; give(address: string): voi
       throw new Error('The sandbox has no pod address left.');
     },
     give(address) {
-      const [, , high = 0, low = 0] = address.split('.').map(Number);
-      used.delete(high * 256 + low);
+      used.delete(numberOf(address));
     },
   };
 }

@@ -36,7 +36,7 @@ export async function createRuntime(options: { stateDir: string; cacheDir: strin
     async start(spec) {
       const image = await findImage(spec.image, cacheDir, host.locale);
       const directory = join(containersDir, spec.id);
-      const ip = addresses.take();
+      const ip = addresses.take(spec.ip);
       const veth = `pod${(started += 1)}`;
       try {
         const container = await startContainer(spec, { host, node, image, ip, veth, directory, hostsFile });

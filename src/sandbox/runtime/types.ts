@@ -12,6 +12,8 @@ export interface Mount {
 export interface ContainerSpec {
   /** Unique for one start of one container, safe as a file name; the pod's uid plus the restart count. */
   id: string;
+  /** Of the pod's container before this one: a pod keeps its address when its container is restarted. */
+  ip?: string;
   /** Host name inside, as Kubernetes sets it: the pod's name. */
   hostname: string;
   /** Image reference as in the manifest, e.g. `postgres:16`. */
