@@ -77,6 +77,8 @@ export async function travel(
   await writeFile(kubeconfig, proxy.kubeConfig.exportConfig());
 
   const left = new Set(points);
+  /** Whose victim was not there when they came. */
+  const away = new Set<Point>();
   const begun = new Map<string, Place>();
   const journey: { way: Way | null; over: boolean } = { way: null, over: false };
   let workflowId = '';
@@ -88,6 +90,7 @@ export async function travel(
     const place = begun.get(id) ?? { activity, long, moments: [] };
     begun.set(id, place);
     if (!place.moments.includes(moment)) place.moments.push(moment);
+    for (const late of away) if (left.has(late) && (await strike(late))) away.delete(late);
     const point = [...left].find(
       (one) =>
         one.way === journey.way &&
@@ -96,15 +99,22 @@ export async function travel(
         firstSince([...begun.values()], one) === place,
     );
     if (point === undefined) return 'g';
-    if (point.victim !== 'worker' && !(await harm[point.victim]())) {
-      // Another death took it away. What needs it begins again, and the point is met there.
+    if (!(await strike(point))) {
+      // Another death took it away. What needs it begins again, and the point is met there; else when it is back.
       place.moments.splice(place.moments.indexOf(moment), 1);
+      away.add(point);
       return 'g';
     }
-    left.delete(point);
-    console.error(`${new Date().toISOString().slice(11, 19)} ${says(point)}`);
-    met.push({ point: says(point), outcome: '', answers: 0, downtime: null, rowsLost: null });
     return point.victim === 'worker' ? 'k' : 'g';
+  }
+
+  /** False when there is no victim. */
+  async function strike(point: Point): Promise<boolean> {
+    if (point.victim !== 'worker' && !(await harm[point.victim]())) return false;
+    left.delete(point);
+    console.error(`${new Date().toISOString().slice(11, 19)} ${says(point)}${away.has(point) ? ', late' : ''}`);
+    met.push({ point: says(point), outcome: '', answers: 0, downtime: null, rowsLost: null });
+    return true;
   }
 
   async function killDatabase(): Promise<boolean> {
