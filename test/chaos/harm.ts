@@ -2,6 +2,7 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { V1Pod } from '@kubernetes/client-node';
+import { isFailure } from '../../src/activities/errors.ts';
 import { execInPod, runInPod } from '../../src/activities/kubernetes/exec.ts';
 import type { PodRef } from '../../src/domain/facts.ts';
 import type { Access } from '../../src/sandbox/world/access.ts';
@@ -53,7 +54,12 @@ export async function emptyScratch(access: Access): Promise<boolean> {
   const argv = ['sh', '-c', 'rm -rf /pgleap/* 2>/dev/null; rm -rf /pgleap/*; ls /pgleap'];
   // The server goes on writing into folders that are being removed.
   for (let attempt = 1; ; attempt += 1) {
-    const { stdout } = await execInPod(access.kubeConfig, pod, argv);
+    const done = await execInPod(access.kubeConfig, pod, argv).catch((error: unknown) => {
+      if (!isFailure(error, 'StreamBroken', 'PodLost')) throw error;
+    });
+    // The pod ended meanwhile, of another death.
+    if (done === undefined) return false;
+    const { stdout } = done;
     if (!/dump|jobs/.test(stdout.toString())) return true;
     if (attempt === 5) throw new Error(`the scratch volume is not empty: ${stdout.toString()}`);
   }
