@@ -9,7 +9,7 @@ import { expectUpgraded, oldWorld, sceneOf, upgradeAll } from '../e2e/world.ts';
 
 const mergePatch = setHeaderOptions('Content-Type', PatchStrategy.MergePatch);
 const strategicPatch = setHeaderOptions('Content-Type', PatchStrategy.StrategicMergePatch);
-const patience = { timeout: 900_000 };
+const patience = { timeout: 1_200_000 };
 
 test(
   'a configuration from a ConfigMap, md5 passwords, one pod at a time, services of six namespaces: back, and there',
