@@ -21,13 +21,14 @@ export function majorOfImage(image: string): number | null {
   return major === undefined ? null : Number(major);
 }
 
-/** Why an upgrade between these majors is refused, in one sentence; null when it may go on. */
+/** Why an upgrade between these majors is refused, in one sentence; null when it may go on. What is no number is refused, too. */
 export function whyNotUpgrade(source: number, target: number): string | null {
   if (source === target) {
     return `the source is ${source} already: pgleap changes majors; a new minor needs only the new image and a restart`;
   }
-  if (target < source) return `the target ${target} is older than the source ${source}: PostgreSQL only goes upwards`;
-  if (source < oldestSource) return `the source is ${source}; pgleap knows ${oldestSource} and later`;
+  if (!(target > source))
+    return `the target ${target} is older than the source ${source}: PostgreSQL only goes upwards`;
+  if (!(source >= oldestSource)) return `the source is ${source}; pgleap knows ${oldestSource} and later`;
   return null;
 }
 

@@ -241,7 +241,7 @@ fuzz(
     if (state === undefined) return;
     // Only what is an exit code ends a job well.
     if (state.code !== null) expect(files.rc?.replaceAll('\u0000', '').trim()).toMatch(/^\d{1,3}(\s|$)/);
-    else expect(['running', 'lost']).toContain(state.state);
+    else expect(['running', 'lost', 'full']).toContain(state.state);
   },
   [
     { pid: '', start: '', rc: null, progress: null, err: null },
