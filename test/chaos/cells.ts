@@ -41,7 +41,7 @@ export interface Stage {
 }
 
 function isCommand(call: string): boolean {
-  return call.includes('/exec, command ');
+  return call.includes('/exec, ');
 }
 
 /**

@@ -46,7 +46,7 @@ export interface Proxy {
  */
 export async function startProxy(
   target: string,
-  patternOf: (path: string) => string,
+  patternOf: (path: string, query: URLSearchParams) => string,
   errorBody: (status: number, echo: string) => unknown,
 ): Promise<Proxy> {
   const behind = new URL(target);
@@ -54,8 +54,10 @@ export async function startProxy(
   const seen: string[] = [];
   let ordered: { call: string; fault: Fault } | undefined;
 
-  const callOf = ({ method = 'GET', url = '/' }: IncomingMessage) =>
-    `${method} ${patternOf(new URL(url, 'http://proxy').pathname)}`;
+  const callOf = ({ method = 'GET', url = '/' }: IncomingMessage) => {
+    const { pathname, searchParams } = new URL(url, 'http://proxy');
+    return `${method} ${patternOf(pathname, searchParams)}`;
+  };
   const take = (asked: string): Fault | undefined => {
     const earlier = seen.filter((one) => one.startsWith(asked)).length;
     const call = asked.endsWith('/exec') ? `${asked}, command ${Math.min(earlier + 1, 4)}` : asked;

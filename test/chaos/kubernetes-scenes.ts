@@ -9,7 +9,10 @@ import { openStore, sha512OfFile } from '../../src/activities/artifacts/store.ts
 import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
 import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
+import { clearJob } from '../../src/activities/kubernetes/jobs.ts';
+import { awaitServer } from '../../src/activities/kubernetes/server.ts';
 import { createPostgresActivities } from '../../src/activities/postgres/index.ts';
+import { sqlText } from '../../src/activities/postgres/psql.ts';
 import type { Artifact, ClusterFacts, ServerRef, ServiceFact, World } from '../../src/domain/facts.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import type { Undo } from '../../src/domain/undo.ts';
@@ -17,7 +20,7 @@ import { startSandbox } from '../../src/sandbox/sandbox.ts';
 import { cleaner, kubeSecrets } from '../../src/worker/secrets.ts';
 import { run } from '../activities/environment.ts';
 import type { Scene, Stage } from './cells.ts';
-import { startProxy, type Fault, type Proxy } from './faults.ts';
+import { faults, startProxy, type Fault, type Proxy } from './faults.ts';
 
 const namespace = 'databases';
 const workflowId = 'pgleap/databases/postgres';
@@ -35,6 +38,8 @@ let artifacts: ReturnType<typeof createArtifactActivities>;
 let facts: ClusterFacts;
 let world: World;
 let source: ServerRef;
+/** A fenced server that is empty but for what the scenes of jobs put there. */
+let fenced: ServerRef | undefined;
 /** A file in the source's pod, to be copied. */
 let copied: Artifact;
 
@@ -55,7 +60,9 @@ beforeAll(async () => {
   direct = createKube(kubeConfig);
   proxy = await startProxy(
     kubeConfig.getCurrentCluster()?.server ?? '',
-    (path) => path.replace(/\/(pods|persistentvolumes|configmaps|replicasets)\/[^/]+/, '/$1/:name'),
+    (path, query) =>
+      path.replace(/\/(pods|persistentvolumes|configmaps|replicasets)\/[^/]+/, '/$1/:name') +
+      stepOf(query.getAll('command')),
     (code, echo) => ({ kind: 'Status', status: 'Failure', code, reason: 'Made', message: `no. You sent ${echo}` }),
   );
   proxied = new KubeConfig();
@@ -79,6 +86,14 @@ beforeAll(async () => {
   const [bytes = '', sum = ''] = (await runInPod(kubeConfig, source.pod, ['sh', '-c', make])).split('\n');
   copied = { name: 'file', bytes: Number(bytes), sha512: sum.slice(0, 128) };
 }, 180_000);
+
+/** Of a detached job. How often it is polled is a matter of time, so that its commands are not counted. */
+function stepOf(argv: string[]): string {
+  const text = argv.join('\n');
+  if (text.includes('setsid sh -c')) return ', start of a job';
+  if (text.includes('echo absent')) return ', poll of a job';
+  return /\ncat\n\/pgleap\/jobs\//.test(text) ? ', result of a job' : '';
+}
 
 afterAll(async () => {
   await proxy?.close();
@@ -133,6 +148,7 @@ async function state(): Promise<unknown> {
     pods: pods.map(({ metadata }) => metadata?.name),
     ofService: ofService.length,
     inPod,
+    jobs: fenced && (await ofJobs(fenced)),
     kept: await Promise.all(
       kept
         .filter((entry) => entry.isFile())
@@ -177,6 +193,84 @@ const forgetCopies = async () => {
   await rm(join(folder, 'artifacts', world.upgradeId), { recursive: true, force: true });
   await runInPod(direct.kc, source.pod, ['sh', '-c', 'rm -f /tmp/copy*']);
 };
+
+/** Each start of a job is written down by what stands in the place of setsid. */
+const setsid = `#!/bin/sh
+echo "$PGLEAP_JOB" >>/pgleap/begun
+PATH=\${PATH#*:} exec setsid "$@"
+`;
+
+async function fencedServer(): Promise<ServerRef> {
+  if (fenced !== undefined) return fenced;
+  const at = { namespace, name: 'fenced' };
+  const path = (await runInPod(direct.kc, source.pod, ['printenv', 'PATH'])).trim();
+  await direct.create('Pod', {
+    metadata: at,
+    spec: {
+      volumes: [{ name: 'scratch', emptyDir: {} }],
+      containers: [
+        {
+          name: 'postgres',
+          image: 'postgres:16',
+          env: [
+            { name: 'POSTGRES_USER', value: source.superuser },
+            { name: 'POSTGRES_PASSWORD', value: 'nobody asks for it' },
+            { name: 'PATH', value: `/pgleap/bin:${path}` },
+          ],
+          args: ['-c', 'listen_addresses='],
+          volumeMounts: [{ name: 'scratch', mountPath: '/pgleap' }],
+        },
+      ],
+    },
+  });
+  const { server } = await run(() =>
+    awaitServer(
+      direct,
+      'candidate',
+      { container: 'postgres', superuser: source.superuser, port: 5432 },
+      { find: () => direct.find('Pod', at), timeoutMs: 60_000 },
+    ),
+  );
+  const script = 'mkdir /pgleap/bin && printf %s "$1" >/pgleap/bin/setsid && chmod 755 /pgleap/bin/setsid';
+  await runInPod(direct.kc, server.pod, ['sh', '-c', script, 'sh', setsid]);
+  fenced = server;
+  return server;
+}
+
+/** What jobs were begun, what they left, and how often the dump was imported. */
+async function ofJobs(server: ServerRef): Promise<unknown> {
+  const look = 'cd /pgleap && cat begun 2>/dev/null; ls -d * jobs/*';
+  return {
+    files: await runInPod(direct.kc, server.pod, ['sh', '-c', look]),
+    imports: await sqlText(direct.kc, server, imports),
+  };
+}
+
+const imports = `SELECT count(*) FROM pg_class WHERE relname ~ '^imported'`;
+const forgetJobs = async () => {
+  const server = await fencedServer();
+  await run(() =>
+    Promise.all(['import-a', 'dump-a', 'fingerprint-a'].map((name) => clearJob(direct.kc, server.pod, name))),
+  );
+  await runInPod(direct.kc, server.pod, ['sh', '-c', 'cd /pgleap && rm -rf a.* fingerprint-* begun']);
+  const drop = `SELECT format('DROP TABLE %I', relname) FROM pg_class WHERE relname ~ '^imported' \\gexec`;
+  await sqlText(direct.kc, server, drop, { write: true, ownSearchPath: true });
+};
+/** A name of its own for each import: a second one adds to the first. */
+const dumpText = `SELECT format('CREATE TABLE imported_%s ()', count(*)) FROM pg_class WHERE relname ~ '^imported' \\gexec`;
+const makeDump = async () => {
+  const { pod } = await fencedServer();
+  const make = 'printf "%s\n" "$1" | gzip >/pgleap/a.sql.gz && sha512sum </pgleap/a.sql.gz';
+  dumpSum = (await runInPod(direct.kc, pod, ['sh', '-c', make, 'sh', dumpText])).slice(0, 128);
+};
+let dumpSum = '';
+const jobScene = (activity: string, some: Fault[], go: (server: ServerRef) => Promise<unknown>): Scene => ({
+  activity,
+  only: (call, fault) => call.includes(' of a job') && some.includes(fault),
+  before: makeDump,
+  run: async () => await go(await fencedServer()),
+  after: forgetJobs,
+});
 
 /** A refused command is refused in the same way whichever it is; where an activity may end between two of them is not. */
 const eachCommand = (call: string, fault: Fault) =>
@@ -250,6 +344,15 @@ export const podScenes: Scene[] = [
     run: () => artifacts.copyIn({ world, artifact: copied, pod: source.pod, path: '/tmp/copy' }),
     after: forgetCopies,
   },
+  jobScene('importDump', [...faults], (server) =>
+    postgres.importDump({ world, server, path: '/pgleap/a.sql.gz', compression: 'gzip', sha512: dumpSum, name: 'a' }),
+  ),
+  jobScene('dump', ['timeout', 'reset before', 'reset after', '403'], (from) =>
+    postgres.dump({ world, from, compression: 'gzip', estimateBytes: 0, name: 'a' }),
+  ),
+  jobScene('fingerprint', ['reset before', 'reset after'], (server) =>
+    postgres.fingerprint({ world, server, name: 'a' }),
+  ),
 ];
 
 export function stage(): Stage {
