@@ -7,6 +7,7 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { DefaultLogger } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createCandidateActivities } from '../../src/activities/kubernetes/candidate.ts';
 import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
 import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
 import { runInPod } from '../../src/activities/kubernetes/exec.ts';
@@ -424,6 +425,26 @@ describe('an upgrade that is rolled back', () => {
     const doomed = (await fresh()) ?? '';
     await kube.remove('Pod', at, doomed, { graceSeconds: 0 });
     expect((await made).pod.uid).not.toBe(doomed);
+  });
+
+  test('makes another candidate when it is deleted just as it is ready', async () => {
+    const arg = { world, spec: makeSpec(), database: facts.database, source, generation: 2 };
+    const unlucky: Kube = {
+      ...kube,
+      async patch(kind, at, ...rest) {
+        await kube.remove('Pod', at, (await kube.get('Pod', at)).metadata?.uid ?? '', { graceSeconds: 0 });
+        await expect.poll(() => kube.find('Pod', at)).toBeUndefined();
+        return kube.patch(kind, at, ...rest);
+      },
+    };
+    const { createCandidate } = createCandidateActivities(unlucky);
+    const environment = new MockActivityEnvironment({ attempt: 1 }, { logger: quiet });
+    // It is tried again.
+    await expect(environment.run(createCandidate, arg)).rejects.toMatchObject({
+      type: 'Conflict',
+      nonRetryable: false,
+    });
+    await act('createCandidate', arg);
   });
 
   test('makes a candidate again whose scratch volume was emptied, before its server notices', async () => {

@@ -36,6 +36,8 @@ describe.concurrent('lost', () => {
   });
 
   test.each([
+    ['prepare', 'checkCandidate'],
+    ['quiesce', 'fenceSource'],
     ['backup', 'copyOut'],
     ['backup', 'dump'],
     ['trial', 'tryLogins'],

@@ -1,4 +1,4 @@
-import type { World } from '../../domain/facts.ts';
+import type { PodRef, World } from '../../domain/facts.ts';
 import { majorOf, versionText } from '../../domain/versions.ts';
 import { redact } from '../../domain/redact.ts';
 import { poll } from '../context.ts';
@@ -86,20 +86,13 @@ export function createCandidateActivities(
           `image ${spec.target.image} holds PostgreSQL ${major}, which is not above the source's ${source.major}`,
         );
       }
-      // The target's layout depends on it, and a tag such as `latest` does not tell.
-      await kube.patch('Pod', at, { metadata: { annotations: { [majorAnnotation]: String(major) } } });
-      // Servers of earlier generations only take room. Their dumps lie elsewhere and stay.
-      const sweep = 'for old in /pgleap/pgdata-*; do [ "$old" = "$1" ] || rm -rf -- "$old"; done';
-      await runInPod(kube.kc, server.pod, ['sh', '-c', sweep, 'sh', `/pgleap/pgdata-${generation}`], {
-        timeoutMs: 120_000,
-      });
-      const zstd = await execInPod(kube.kc, server.pod, ['sh', '-c', 'command -v zstd']);
+      const zstd = await furnish(server.pod, major, generation);
       return {
         pod: server.pod,
         podIp: pod.status?.podIP ?? '',
         versionNum: answer.versionNum,
         imageId: pod.status?.containerStatuses?.[0]?.imageID ?? '',
-        compression: zstd.code === 0 ? 'zstd' : 'gzip',
+        compression: zstd ? 'zstd' : 'gzip',
       };
     },
 
@@ -119,6 +112,24 @@ export function createCandidateActivities(
     if (status?.state?.running === undefined) return false;
     // What goes wrong here, as with a pod that is just being deleted, is seen by the wait for its server.
     return await isDataGone(kube.kc, podRef(pod, container)).catch(() => false);
+  }
+
+  /**
+   * Gets a server that answers ready for the work; resolves with whether it has zstd. Throws Conflict when it was deleted
+   * just then: the next attempt makes another.
+   */
+  async function furnish(pod: PodRef, major: number, generation: number): Promise<boolean> {
+    try {
+      // The target's layout depends on it, and a tag such as `latest` does not tell.
+      await kube.patch('Pod', pod, { metadata: { uid: pod.uid, annotations: { [majorAnnotation]: String(major) } } });
+      // Servers of earlier generations only take room. Their dumps lie elsewhere and stay.
+      const sweep = 'for old in /pgleap/pgdata-*; do [ "$old" = "$1" ] || rm -rf -- "$old"; done';
+      await runInPod(kube.kc, pod, ['sh', '-c', sweep, 'sh', `/pgleap/pgdata-${generation}`], { timeoutMs: 120_000 });
+      return (await execInPod(kube.kc, pod, ['sh', '-c', 'command -v zstd'])).code === 0;
+    } catch (error) {
+      if (!isFailure(error, 'NotFound', 'PodLost')) throw error;
+      throw fail('Conflict', `pod ${pod.namespace}/${pod.name} was deleted just when it was ready: another is made`);
+    }
   }
 
   /** Ends the wait for a candidate that will not come up, with what to do about it. */

@@ -14,6 +14,7 @@ import type { CandidateFact } from '../../domain/facts.ts';
 import { scratchBytes, versionCheck } from '../../domain/plan.ts';
 import { majorOf, versionText } from '../../domain/versions.ts';
 import { act } from '../activities.ts';
+import { evenIfLost } from '../lost.ts';
 import { journalOld } from '../old-world.ts';
 import { refusal } from '../plan.ts';
 import {
@@ -29,6 +30,10 @@ import {
 } from '../run.ts';
 
 export async function prepare(run: Run): Promise<void> {
+  await evenIfLost(run, 'prepare', prepareOnce);
+}
+
+async function prepareOnce(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
   const { workload, claim, volume } = database(run);
 

@@ -14,6 +14,7 @@ import type { ServiceFact } from '../../domain/facts.ts';
 import { phaseRow } from '../../domain/state.ts';
 import { firstOf } from '../../domain/text.ts';
 import { act } from '../activities.ts';
+import { evenIfLost } from '../lost.ts';
 import { journalOld } from '../old-world.ts';
 import { refreshSource } from '../recheck.ts';
 import { candidateUp } from './prepare.ts';
@@ -33,6 +34,10 @@ import {
 } from '../run.ts';
 
 export async function quiesce(run: Run): Promise<void> {
+  await evenIfLost(run, 'quiesce', quiesceOnce);
+}
+
+async function quiesceOnce(run: Run): Promise<void> {
   const { world, plan } = resolved(run);
   if (phaseRow(run.status, 'quiesce').tries > 1) await refreshSource(run);
   const cronJobs = suspendable(plan.facts.cluster.services);
