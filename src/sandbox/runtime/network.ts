@@ -52,7 +52,7 @@ function noContainers(reason: string, rootless: boolean): string {
   );
 }
 
-/** Addresses of pods, handed out upwards; one comes back only after all others were used. */
+/** Addresses of pods, handed out upwards; one comes back only after all others were used, or to the pod that had it. */
 export function addressAllocator(): { take(again?: string): string; give(address: string): void } {
   const used = new Set<number>();
   let last = 1;
