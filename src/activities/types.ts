@@ -271,7 +271,8 @@ export interface UndoActivities {
   restartSource(arg: { world: World; database: DatabaseFact }): Promise<void>;
   /**
    * Claim of the old name bound to the original PV again; where that is gone to a new PV on the original volume, where that is
-   * gone to one on the clone. The workload is at 0 then. The new volume goes, unless the journal says that it was opened.
+   * gone to one on the clone. The workload is at 0 then. The new volume goes, unless the journal says that it was opened;
+   * its driver is not waited for: compareOldWorld sees that it is gone.
    * `volume` null: the upgrade went without a clone, and the provider is not asked.
    */
   rebindOriginal(arg: {

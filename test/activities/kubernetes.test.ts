@@ -24,9 +24,9 @@ import type {
   SourceFacts,
   World,
 } from '../../src/domain/facts.ts';
-import type { OldWorld } from '../../src/domain/old-world.ts';
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
 import { EXAMPLE } from '../../src/sandbox/world/world.ts';
+import { oldWorldOf } from '../support/old-world.ts';
 import { raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
@@ -83,25 +83,6 @@ afterAll(async () => {
 }, 60_000);
 
 const quiet = new DefaultLogger('ERROR');
-
-function oldWorld(database: ClusterFacts['database']): OldWorld {
-  return {
-    database,
-    ...spare,
-    systemIdentifier: '1',
-    services: facts.services,
-    routes: [],
-    maintenance: null,
-    artifacts: '/artifacts',
-    maxDowntimeMs: null,
-    downSince: null,
-    hba: null,
-    candidate: null,
-    fingerprint: null,
-    quietAt: null,
-    opened: null,
-  };
-}
 
 /** Runs an activity as a worker does. */
 async function act<N extends keyof KubernetesActivities>(
@@ -285,9 +266,9 @@ describe('the right world', () => {
       beginJournal: { world: elsewhere, workflowId, planHash: 'p', summary: 's' },
       journalUndo: { world: elsewhere, undos: [] },
       journalUndone: { world: elsewhere, undoId: 'x' },
-      journalOld: { world: elsewhere, old: oldWorld(database) },
+      journalOld: { world: elsewhere, old: oldWorldOf(database, { services: facts.services }) },
       readJournal: { world: elsewhere },
-      compareOldWorld: { world: elsewhere, old: oldWorld(database) },
+      compareOldWorld: { world: elsewhere, old: oldWorldOf(database, { services: facts.services }) },
       journalBack: { world: elsewhere },
       journalCommit: { world: elsewhere },
       closeJournal: { world: elsewhere, outcome: 'x' },
@@ -744,9 +725,9 @@ describe('a StatefulSet', () => {
     await twice('rebindOriginal', { world: mine, database, ...spare });
     const original = await kube.get('PersistentVolume', { name: database.volume.pv });
     expect(original.spec?.persistentVolumeReclaimPolicy).toBe('Retain');
-    expect((await kube.list('PersistentVolume')).map(({ metadata }) => metadata?.name)).not.toContain(claim.pv);
+    await expect.poll(() => kube.find('PersistentVolume', { name: claim.pv }), { timeout: 10_000 }).toBeUndefined();
     const differs = async () =>
-      (await act('compareOldWorld', { world: mine, old: { ...oldWorld(database), services: [] } }))
+      (await act('compareOldWorld', { world: mine, old: oldWorldOf(database) }))
         .filter(({ equal }) => equal !== true)
         .map(({ what }) => what);
     expect(await differs()).toContain('whenScaled of StatefulSet sets/pg');

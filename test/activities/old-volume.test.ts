@@ -15,6 +15,7 @@ import { differencesText, type OldWorld } from '../../src/domain/old-world.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import { compare, type Way } from '../../src/workflows/go-back.ts';
 import { run } from './environment.ts';
+import { oldWorldOf } from '../support/old-world.ts';
 import { raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
@@ -100,23 +101,9 @@ async function boundVolume() {
 }
 
 function oldWorld(): OldWorld {
-  return {
-    database: facts.database,
-    volume,
-    cloneLabel,
-    systemIdentifier: source.systemIdentifier,
-    services: facts.services,
-    routes: [],
-    maintenance: null,
-    artifacts: folder,
-    maxDowntimeMs: null,
-    downSince: null,
-    hba: null,
-    candidate: null,
-    fingerprint: null,
-    quietAt: null,
-    opened: null,
-  };
+  const { systemIdentifier } = source;
+  const { database, services } = facts;
+  return oldWorldOf(database, { volume, cloneLabel, systemIdentifier, services, artifacts: folder });
 }
 
 /** Looks once, as both who go back do. */

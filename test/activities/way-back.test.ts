@@ -12,6 +12,7 @@ import { createPostgresActivities } from '../../src/activities/postgres/index.ts
 import type { DatabaseFact, ServerRef, World } from '../../src/domain/facts.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import { run } from './environment.ts';
+import { oldWorldOf } from '../support/old-world.ts';
 import { raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
@@ -110,6 +111,36 @@ test('a pod that was emptying the new volume does not keep it, and is gone after
   const claim = await kube.get('PersistentVolumeClaim', claimName());
   expect(claim.spec?.volumeName).toBe(database.volume.pv);
   await expect.poll(() => kube.find('Pod', { namespace, name: eraser }), { timeout: 20_000 }).toBeUndefined();
+}, 90_000);
+
+test('binds the original before the new volume is removed, and is the old world only after that', async () => {
+  const { uid } = (await kube.get('PersistentVolumeClaim', claimName())).metadata ?? {};
+  const now = { ...database, claim: { ...database.claim, uid: uid ?? '' } };
+  const { pv } = await run(() => activities.replaceClaim({ world, database: now, minBytes: 1, atRest }));
+  // As a driver that takes its time.
+  const slow = 'test.pgleap.dev/slow';
+  const finalizers = async () => (await kube.get('PersistentVolume', { name: pv })).metadata?.finalizers ?? [];
+  await kube.patch('PersistentVolume', { name: pv }, { metadata: { finalizers: [...(await finalizers()), slow] } });
+
+  await run(() => activities.rebindOriginal({ world, database: now, ...spare }));
+  const claim = await kube.get('PersistentVolumeClaim', claimName());
+  expect([claim.spec?.volumeName, claim.status?.phase]).toEqual([database.volume.pv, 'Bound']);
+  const left = await kube.get('PersistentVolume', { name: pv });
+  expect(left.spec?.persistentVolumeReclaimPolicy).toBe('Delete');
+
+  const compare = run(() => activities.compareOldWorld({ world, old: oldWorldOf(now) }));
+  await delay(1500);
+  expect(await kube.find('PersistentVolume', { name: pv })).toBeDefined();
+  const others = (await finalizers()).filter((one) => one !== slow);
+  await kube.patch('PersistentVolume', { name: pv }, { metadata: { finalizers: others } });
+  expect(await compare).toContainEqual({
+    area: 'volume',
+    what: `new volume ${pv}`,
+    expected: 'removed',
+    found: 'removed',
+    equal: true,
+  });
+  expect(await kube.find('PersistentVolume', { name: pv })).toBeUndefined();
 }, 90_000);
 
 test('the fence is lifted from a source that is not ready because of it', async () => {

@@ -482,7 +482,9 @@ here('pgleap takes a claim from its volume and binds it back, through a slow det
   await run(() => kubernetes.rebindOriginal({ world, database: original, volume: block, cloneLabel: label }));
   const back = await kube.get('PersistentVolumeClaim', { namespace, name: original.claim.name });
   expect(back.spec?.volumeName).toBe(original.volume.pv);
-  expect(await kube.find('PersistentVolume', { name: made.pv })).toBeUndefined();
+  await expect
+    .poll(() => kube.find('PersistentVolume', { name: made.pv }), { timeout: 120_000, interval: 500 })
+    .toBeUndefined();
   expect(await isAtProvider(Number.parseInt(made.handle, 10))).toBe(false);
   await run(() => kubernetes.restoreReclaimPolicy({ world, volume: original.volume }));
   expect((await kube.get('PersistentVolume', { name: original.volume.pv })).metadata?.finalizers).toContain(

@@ -4,16 +4,22 @@ import { poll } from '../context.ts';
 import { isFailure } from '../errors.ts';
 import type { Kube } from './client.ts';
 import { checkCluster } from './identity.ts';
+import { newVolumeLeft } from './old-volume.ts';
 import { containerOf, templateHash, whenScaledOf } from './template.ts';
 
 /** How long replicas are waited for. */
 const readyMs = 60_000;
+/** How long the CSI driver is waited for: to detach a volume and delete it takes Linode up to a minute. */
+const removedMs = 120_000;
 
 /** The cluster's part of the old world beside what is there now. What is gone is a difference, not an error. */
 export async function compareOldWorld(kube: Kube, world: World, old: OldWorld): Promise<Compared[]> {
   await checkCluster(kube, world);
-  const services = await Promise.all(
-    old.services.map(async (service) => {
+  const parts = await Promise.all([
+    compareVolume(kube, old),
+    compareNewVolume(kube, world, old),
+    compareDatabase(kube, old),
+    ...old.services.map(async (service) => {
       const what = `${service.kind} ${service.namespace}/${service.name}`;
       try {
         return await compareService(kube, service, what);
@@ -23,8 +29,8 @@ export async function compareOldWorld(kube: Kube, world: World, old: OldWorld): 
         return [unseen('service', what, 'as it was', error.message)];
       }
     }),
-  );
-  return [...(await compareVolume(kube, old)), ...(await compareDatabase(kube, old)), ...services.flat()];
+  ]);
+  return parts.flat();
 }
 
 async function compareVolume(kube: Kube, { database }: OldWorld): Promise<Compared[]> {
@@ -40,6 +46,23 @@ async function compareVolume(kube: Kube, { database }: OldWorld): Promise<Compar
     compared('volume', what, `${volume.handle}, Bound`, `${handle}, ${bound?.status?.phase ?? 'no claim'}`),
     compared('volume', 'reclaim policy', volume.reclaimPolicy, pv?.spec?.persistentVolumeReclaimPolicy ?? 'none'),
   ];
+}
+
+/** That nothing is left of the new volume. The way back did not wait for its driver: the services did. */
+async function compareNewVolume(kube: Kube, world: World, { database }: OldWorld): Promise<Compared[]> {
+  let left = await newVolumeLeft(kube, world, database);
+  if (left === undefined) return [];
+  const name = left.metadata?.name ?? '';
+  await poll(
+    async () => {
+      left = await newVolumeLeft(kube, world, database);
+      return left === undefined ? true : undefined;
+    },
+    { timeoutMs: removedMs },
+  );
+  const found =
+    left === undefined ? 'removed' : `${left.status?.phase}, policy ${left.spec?.persistentVolumeReclaimPolicy}`;
+  return [compared('volume', `new volume ${name}`, 'removed', found)];
 }
 
 async function compareDatabase(kube: Kube, { database }: OldWorld): Promise<Compared[]> {

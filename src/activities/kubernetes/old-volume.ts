@@ -150,6 +150,43 @@ export async function keptVolume(kube: Kube, world: World): Promise<Rebound['kep
   return found === undefined ? null : { pv: found.metadata?.name ?? '', handle: found.spec?.csi?.volumeHandle ?? '' };
 }
 
+/**
+ * Whether the provisioner made the PV for a claim of that name since the upgrade began: a PV's name holds its claim's uid. One
+ * that a person made does not.
+ */
+export function isProvisionedFor(
+  at: ObjectName,
+  { metadata, spec }: Resource<'PersistentVolume'>,
+  world: World,
+): boolean {
+  const { namespace, name, uid } = spec?.claimRef ?? {};
+  if (namespace !== at.namespace || name !== at.name) return false;
+  const created = Date.parse(metadata?.creationTimestamp ?? '');
+  const digits = uid?.replaceAll('-', '').slice(0, 16) ?? '';
+  return (
+    created >= Date.parse(world.startedAt) - 5 * 60_000 &&
+    digits.length === 16 &&
+    metadata?.name?.replaceAll('-', '').includes(digits) === true
+  );
+}
+
+/** The new volume after the way back; undefined when it is gone, or was written to and is kept. */
+export async function newVolumeLeft(
+  kube: Kube,
+  world: World,
+  { claim, volume: original, workload }: DatabaseFact,
+): Promise<Resource<'PersistentVolume'> | undefined> {
+  const at = { namespace: workload.namespace, name: claim.name };
+  const now = await kube.find('PersistentVolumeClaim', at);
+  return (await kube.list('PersistentVolume')).find(
+    (volume) =>
+      isProvisionedFor(at, volume, world) &&
+      volume.metadata?.uid !== original.pvUid &&
+      volume.spec?.claimRef?.uid !== now?.metadata?.uid &&
+      volume.metadata?.labels?.[keptLabel] === undefined,
+  );
+}
+
 /** Throws Refused while a PV is on the volume of that label: then it is no mere copy any more. */
 export async function requireUnused(kube: Kube, label: string): Promise<void> {
   const holder = (await kube.list('PersistentVolume')).find(

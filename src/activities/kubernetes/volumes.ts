@@ -5,7 +5,14 @@ import type { ClusterActivities, UndoActivities } from '../types.ts';
 import type { Kube, ObjectName, Resource } from './client.ts';
 import { checkCluster, getRecorded, getWorkload, isOurs, names, strange, upgradeLabel } from './identity.ts';
 import { headOf } from './journal.ts';
-import { findOldVolume, keepOpenedVolume, keptVolume, oldVolumeOf, type VolumeProvider } from './old-volume.ts';
+import {
+  findOldVolume,
+  isProvisionedFor,
+  keepOpenedVolume,
+  keptVolume,
+  oldVolumeOf,
+  type VolumeProvider,
+} from './old-volume.ts';
 import { bytesOf } from './quantity.ts';
 import { requireAtRest } from './rest.ts';
 import { podsOf } from './workloads.ts';
@@ -43,10 +50,15 @@ export function createVolumeActivities(
   }
 
   /**
-   * Removes a claim that pgleap made, and its volume at the provider too, whatever the storage class would keep. The
-   * original volume carries a reference to the same name, and is never touched here.
+   * Removes a claim that pgleap made, and its volume at the provider too, whatever the storage class would keep. The original
+   * carries a reference to the same name, and is never touched here. `going`: does not wait until the driver is done.
    */
-  async function removeOwnClaim(world: World, at: ClaimName, original?: { pvUid: string }): Promise<void> {
+  async function removeOwnClaim(
+    world: World,
+    at: ClaimName,
+    until: 'gone' | 'going',
+    original?: { pvUid: string },
+  ): Promise<void> {
     const claim = await kube.find('PersistentVolumeClaim', at);
     if (claim !== undefined) {
       if (!isOurs(claim, world)) throw strange('PersistentVolumeClaim', at, 'is not one that this upgrade made');
@@ -57,16 +69,14 @@ export function createVolumeActivities(
       async () => {
         const volumes = await kube.list('PersistentVolume');
         const ours = volumes.filter(
-          ({ spec, metadata }) =>
-            spec?.claimRef?.namespace === at.namespace &&
-            spec.claimRef.name === at.name &&
-            metadata?.uid !== original?.pvUid &&
-            (claim !== undefined
-              ? spec.claimRef.uid === claim.metadata?.uid
-              : isYounger(metadata?.creationTimestamp, world) && isProvisionedFor(metadata?.name, spec.claimRef.uid)),
+          (volume) =>
+            volume.metadata?.uid !== original?.pvUid &&
+            (claim === undefined
+              ? isProvisionedFor(at, volume, world)
+              : volume.spec?.claimRef?.uid === claim.metadata?.uid),
         );
-        for (const { metadata, spec } of ours) {
-          if (spec?.persistentVolumeReclaimPolicy === 'Delete') continue;
+        const kept = ours.filter(({ spec }) => spec?.persistentVolumeReclaimPolicy !== 'Delete');
+        for (const { metadata } of kept) {
           const body = {
             metadata: { resourceVersion: metadata?.resourceVersion },
             spec: { persistentVolumeReclaimPolicy: 'Delete' },
@@ -75,7 +85,7 @@ export function createVolumeActivities(
             if (!isFailure(error, 'Conflict', 'NotFound')) throw error;
           });
         }
-        return ours.length === 0 ? true : undefined;
+        return (until === 'gone' ? ours : kept).length === 0 ? true : undefined;
       },
       { timeoutMs: 120_000, startMs: 50 },
     );
@@ -205,7 +215,7 @@ export function createVolumeActivities(
 
     async removeScratch({ world }) {
       await checkCluster(kube, world);
-      await removeOwnClaim(world, { namespace: world.namespace, name: names.scratch(world) });
+      await removeOwnClaim(world, { namespace: world.namespace, name: names.scratch(world) }, 'gone');
     },
 
     async replaceClaim({ world, database, minBytes, atRest }) {
@@ -282,7 +292,7 @@ export function createVolumeActivities(
         await keepOpenedVolume(kube, world, at, volume, deleteClaim);
       } else {
         if (current !== undefined && going) await deleteClaim(at, current);
-        await removeOwnClaim(world, at, old.volume);
+        await removeOwnClaim(world, at, 'going', volume);
       }
       const { metadata } = await awaitFree(old.volume);
       // Kept for the claim of this name, so that no other claim takes it meanwhile; the old claim's uid would block it.
@@ -387,14 +397,4 @@ async function createClaim(
     // Made by an earlier attempt; the caller looks whose it is.
     if (!isFailure(error, 'Conflict')) throw error;
   }
-}
-
-function isYounger(created: string | undefined, world: World): boolean {
-  return created !== undefined && Date.parse(created) >= Date.parse(world.startedAt) - 5 * 60_000;
-}
-
-/** Whether the provisioner made the PV for that claim: its name holds the uid. One that a person made does not. */
-function isProvisionedFor(pv: string | undefined, claimUid: string | undefined): boolean {
-  const uid = claimUid?.replaceAll('-', '').slice(0, 16) ?? '';
-  return uid.length === 16 && pv?.replaceAll('-', '').includes(uid) === true;
 }
