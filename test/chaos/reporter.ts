@@ -1,12 +1,24 @@
-import type { Reporter } from 'vitest/node';
+import type { Reporter, TestCase } from 'vitest/node';
 import { sampleSize, seed } from './seed.ts';
 import { printTable, type Row } from './table.ts';
 
-/** Prints the tables that the tests filled, the seed, and as the last line how many passed and failed. */
+/** Shorter tests are told of by the file they are in, when it ends. */
+const longMs = 10_000;
+
+/** Prints each long test as it ends, the tables that the tests filled, the seed, and as the last line how many passed and failed. */
 export default class ChaosReporter implements Reporter {
   onTestRunStart(): void {
     const sample = sampleSize === undefined ? 'everything' : `a sample of ${sampleSize} of each table`;
     process.stdout.write(`chaos: ${sample}, seed ${seed}\n`);
+  }
+
+  onTestCaseResult(test: TestCase): void {
+    const took = test.diagnostic()?.duration ?? 0;
+    if (took < longMs) return;
+    const minutes = Math.round(process.uptime() / 60);
+    process.stdout.write(
+      `chaos: after ${minutes} min: ${test.result().state} in ${Math.round(took / 1000)} s: ${test.fullName}\n`,
+    );
   }
 
   onTestRunEnd(...[modules, unhandled]: Parameters<NonNullable<Reporter['onTestRunEnd']>>): void {
