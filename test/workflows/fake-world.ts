@@ -180,7 +180,8 @@ export function createWorld(knobs: Knobs) {
       }
     },
     journalUndone: async ({ undoId }) => {
-      journal.undone.push(undoId);
+      // An entry is marked, and may be marked again when the answer was lost.
+      if (!journal.undone.includes(undoId)) journal.undone.push(undoId);
     },
     journalCommit: async () => {
       journal.committed = true;
