@@ -12,8 +12,8 @@ import { insist } from './park.ts';
 import { resolved, show, stop, type Run } from './run.ts';
 
 /**
- * True when the plan is still true, with the database's pod of now. False when services changed: then the plan is made anew
- * from them, and what was approved is void. A database that is another one ends the upgrade; one that cannot be looked at, or
+ * True when the plan is still true, with the database's pod of now. False when services, or what keeps them, changed: then the
+ * plan is made anew from them, and what was approved is void. A database that is another one ends the upgrade; one that cannot be looked at, or
  * a right that is gone, parks it.
  */
 export async function planStillHolds(run: Run): Promise<boolean> {
@@ -31,11 +31,14 @@ export async function planStillHolds(run: Run): Promise<boolean> {
   plan.facts.cluster.database.podIp = facts.database.podIp;
   plan.facts.cluster.database.templateHash = facts.database.templateHash;
   plan.facts.cluster.services = facts.services;
+  plan.facts.cluster.reconcilers = facts.reconcilers;
   if (!changed.services) return true;
 
   plan.hash = planHash(spec, plan.facts);
   const row = gateRow(run.status, 'begin');
-  run.status.notes.push(`Services changed while gate begin waited, so what ${row.by ?? 'somebody'} approved is void.`);
+  run.status.notes.push(
+    `Services, or what keeps them, changed while gate begin waited, so what ${row.by ?? 'somebody'} approved is void.`,
+  );
   row.reminders = 0;
   show(run);
   return false;

@@ -570,6 +570,7 @@ export function createWorld(knobs: Knobs) {
     /** For tests that change the world behind the upgrade’s back. */
     database,
     services,
+    reconcilers,
     /** A service that somebody else scales up as soon as it is back. */
     scaleWhenBack: (name: string) => {
       scaledByOthers = name;

@@ -324,6 +324,26 @@ describe.concurrent('between plan and begin', () => {
     expect(upgrade.world.state.counts.get(`${upgrade.world.database.workload.namespace}/web`)).toBe(5);
   });
 
+  test('what keeps services changed: the gate asks once more, not for ever', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, begin: {} } } });
+    const before = gateRow(await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open'), 'begin').evidence;
+    upgrade.world.reconcilers[0]!.before = 'false';
+    await upgrade.answer('begin');
+    const open = await upgrade.until((seen) => gateRow(seen, 'begin').evidence?.hash !== before?.hash);
+    expect(gateRow(open, 'begin').state).toBe('open');
+    expect(upgrade.world.order).not.toContain('pauseReconciler');
+    await upgrade.answer('begin');
+    await upgrade.until(({ phases }) => phases.some(({ name, state }) => name === 'maintain' && state !== 'pending'));
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.journal.undos).toContainEqual(
+      expect.objectContaining({
+        activity: 'resumeReconciler',
+        args: expect.objectContaining({ reconciler: expect.objectContaining({ before: 'false' }) }),
+      }),
+    );
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
   test.each([false, true])(
     'a right that is gone parks with its name, nothing went down (unreadable: %s)',
     async (blind) => {
