@@ -362,6 +362,15 @@ describe('an upgrade that is rolled back', () => {
       ['third', true],
     ]);
     expect(journal?.head).toMatchObject({ planHash: 'p', committedAt: null, outcome: null });
+    // As a workflow would that was reset to before it went back.
+    const old = oldWorldOf(facts.database);
+    for (const forward of [act('journalUndo', { world, undos: [undo('a', 'a')] }), act('journalOld', { world, old })]) {
+      await expect(forward).rejects.toMatchObject({
+        type: 'Refused',
+        message: expect.stringMatching(/pgleap rollback/),
+      });
+    }
+    expect(await listJournals(kube, namespace)).toEqual([journal]);
   });
 
   test('keeps the original volume whatever happens to its claim', async () => {

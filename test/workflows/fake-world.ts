@@ -108,6 +108,10 @@ export function createWorld(knobs: Knobs) {
   function asksProvider(): void {
     law(!goesWithout, 'the provider is not asked when the spec goes without a clone');
   }
+  function journalOpen(): void {
+    law(journal.begun, 'the journal is begun before it is written');
+    law(journal.undone.length === 0, 'nothing is journalled any more once it is gone back');
+  }
   const file = (name: string, text: string): Artifact => {
     artifacts.set(name, text);
     return { name, bytes: text.length, sha512: hex(text) };
@@ -164,7 +168,7 @@ export function createWorld(knobs: Knobs) {
       journal.begun = true;
     },
     journalOld: async ({ old: known }) => {
-      law(journal.begun, 'the journal is begun before it is written');
+      journalOpen();
       journal.old = known;
     },
     readJournal: async () =>
@@ -172,7 +176,7 @@ export function createWorld(knobs: Knobs) {
         ? { committedAt: journal.committed ? '2026-01-01T00:00:00Z' : null, outcome: journal.closed }
         : null,
     journalUndo: async ({ undos }) => {
-      law(journal.begun, 'the journal is begun before it is written');
+      journalOpen();
       for (const undo of undos) {
         const index = journal.undos.findIndex(({ id }) => id === undo.id);
         if (index === -1) journal.undos.push(undo);

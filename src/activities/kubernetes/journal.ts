@@ -154,10 +154,21 @@ export function createJournalActivities(
     );
   }
 
-  /** A workflow that was reset to before its end must not change a world that nobody holds for it any more. */
-  function requireOpen({ head, name }: Journal): void {
-    if (head.outcome === null) return;
-    throw fail('Refused', `journal ${name} was closed as ${head.outcome}: this upgrade is over. Start a new one`);
+  /**
+   * A workflow that was reset to before its end must not change a world that nobody holds for it any more; nor one that went
+   * back in part: services may have written to the source since its dump, which would be found as done.
+   */
+  function requireOpen({ head, name, entries }: Journal): void {
+    if (head.outcome !== null) {
+      throw fail('Refused', `journal ${name} was closed as ${head.outcome}: this upgrade is over. Start a new one`);
+    }
+    const undone = entries.find(({ undoneAt }) => undoneAt !== null);
+    if (undone === undefined) return;
+    throw fail(
+      'Refused',
+      `journal ${name} says that this upgrade has begun to go back (undone at ${undone.undoneAt}: ${undone.undo.says}), so what ` +
+        'it has of the database may be out of date. Let it go back: pgleap rollback; or terminate it, and then: pgleap recover',
+    );
   }
 
   return {
