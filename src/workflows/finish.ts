@@ -27,7 +27,8 @@ export async function finishReopening(
   await way.call('openTarget', 'open the target', { world, database: old.database });
   await way.all(
     undos.flatMap((undo) =>
-      undo.activity === 'restoreService' ? [way.call('startService', undo.says, undo.args)] : [],
+      // Not startService: one that was deleted or scaled by others meanwhile must not keep the rest from being finished.
+      undo.activity === 'restoreService' ? [way.call('restoreService', undo.says, undo.args)] : [],
     ),
   );
   const others = undos.filter(

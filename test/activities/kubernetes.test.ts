@@ -24,6 +24,7 @@ import type {
   SourceFacts,
   World,
 } from '../../src/domain/facts.ts';
+import { differencesText } from '../../src/domain/old-world.ts';
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
 import { EXAMPLE } from '../../src/sandbox/world/world.ts';
 import { oldWorldOf } from '../support/old-world.ts';
@@ -317,6 +318,27 @@ describe('the right world', () => {
     const stranger = { ...service('site'), uid: 'other' };
     await expect(act('stopService', { world, service: stranger })).rejects.toMatchObject({ type: 'WrongWorld' });
     expect(await replicas('site')).toBe(2);
+  });
+
+  test('a service that was made anew or is gone starts nothing, and does not keep the rest from being put back', async () => {
+    const anew = { ...service('site'), uid: 'other' };
+    const gone = { ...service('site'), name: 'gone' };
+    const crons = [
+      { ...service('blackbox'), uid: 'other' },
+      { ...service('blackbox'), name: 'gone' },
+    ];
+    await expect(act('startService', { world, service: anew })).rejects.toMatchObject({ type: 'WrongWorld' });
+    await expect(act('startService', { world, service: gone })).rejects.toMatchObject({ type: 'NotFound' });
+    for (const one of [anew, gone]) await act('restoreService', { world, service: one });
+    for (const cron of crons) expect(await act('restoreCronJob', { world, service: cron })).toEqual({ missed: null });
+    const old = oldWorldOf(facts.database, { services: [anew, gone, ...crons] });
+    const seen = await act('compareOldWorld', { world, old });
+    expect(differencesText(seen.filter(({ area }) => area === 'service'))).toEqual([
+      'Deployment web/site: was there, is another one of that name',
+      'Deployment web/gone: was there, is gone',
+      'CronJob databases/blackbox: was on, is another one of that name',
+      'CronJob databases/gone: was on, is gone',
+    ]);
   });
 
   test('a count that changed since the plan is refused, and nothing is put back that was not taken', async () => {

@@ -90,11 +90,12 @@ async function compareService(kube: Kube, service: ServiceFact, what: string): P
   const { kind, uid, replicas, suspended, hpa } = service;
   if (kind === 'CronJob') {
     const found = await kube.find(kind, service);
-    const is = found === undefined || found.metadata?.uid !== uid ? 'gone' : sayCron(found.spec?.suspend ?? false);
+    const is = lostAs(found, uid) ?? sayCron(found?.spec?.suspend ?? false);
     return [compared('service', what, sayCron(suspended ?? false), is)];
   }
   let found = await kube.find(kind, service);
-  if (found === undefined || found.metadata?.uid !== uid) return [compared('service', what, 'there', 'gone')];
+  const lost = lostAs(found, uid);
+  if (lost !== null) return [compared('service', what, 'there', lost)];
   // Pods that had lost their server are ready again only after their next probes.
   await poll(
     async () => {
@@ -110,6 +111,12 @@ async function compareService(kube: Kube, service: ServiceFact, what: string): P
   // An HPA owns the count: any that is not 0 is its business.
   const counted = now === wanted || (hpa !== null && now > 0) ? says : `${now} replicas`;
   return [compared('service', what, says, ready >= now ? counted : `${counted}, ${ready} of them ready`)];
+}
+
+/** What became of an object that is not there any more; null when it is. */
+function lostAs(found: { metadata?: { uid?: string } } | undefined, uid: string): string | null {
+  if (found === undefined) return 'gone';
+  return found.metadata?.uid === uid ? null : 'another one of that name';
 }
 
 function sayCron(suspended: boolean): string {

@@ -45,6 +45,15 @@ export function createServiceActivities(
     return { kind, replicas: wanted };
   }
 
+  /**
+   * Whether the service of the plan is still there. What somebody deleted or made anew meanwhile is theirs: it must not keep all
+   * else from being put back, and the comparison with the old world names it.
+   */
+  async function isThere(world: World, service: ServiceFact): Promise<boolean> {
+    await checkCluster(kube, world);
+    return (await kube.find(service.kind, service))?.metadata?.uid === service.uid;
+  }
+
   async function getCronJob(world: World, service: ServiceFact): Promise<Resource<'CronJob'>> {
     await checkCluster(kube, world);
     return await getRecorded(kube, 'CronJob', service, service.uid);
@@ -122,6 +131,7 @@ export function createServiceActivities(
     },
 
     async restoreService({ world, service }) {
+      if (!(await isThere(world, service))) return;
       const { kind } = await bringBack(world, service);
       try {
         await awaitReady(kube, { ...service, kind }, restoredMs);
@@ -175,7 +185,10 @@ export function createServiceActivities(
     },
 
     resumeCronJob,
-    restoreCronJob: resumeCronJob,
+
+    async restoreCronJob({ world, service }) {
+      return (await isThere(world, service)) ? await resumeCronJob({ world, service }) : { missed: null };
+    },
 
     async observeService({ world, service, since }) {
       const kind = workloadKind(service);
