@@ -88,6 +88,16 @@ test('a claim that is being deleted is waited for, not taken for bound', async (
   const holder = { namespace, name: 'rescue' };
   const uid = await startHolder(holder.name, {});
   await kube.remove('PersistentVolumeClaim', claimName(), database.claim.uid);
+  // Its volume would go with it.
+  const volume = { ...database.volume, reclaimPolicy: 'Delete' as const };
+  await expect(run(() => activities.restoreReclaimPolicy({ world, volume }))).rejects.toMatchObject({
+    type: 'Refused',
+    message: expect.stringMatching(/being deleted: with the policy Delete it would be destroyed/),
+  });
+  const { spec } = await kube.get('PersistentVolume', { name: volume.pv });
+  expect(spec?.persistentVolumeReclaimPolicy).toBe('Retain');
+  const seen = await run(() => activities.compareOldWorld({ world, old: oldWorldOf(database) }));
+  expect(seen[0]).toMatchObject({ found: `${volume.handle}, Bound, being deleted`, equal: false });
   const [going] = await Promise.all([
     kube.get('PersistentVolumeClaim', claimName()),
     run(() => activities.rebindOriginal({ world, database, ...spare })),

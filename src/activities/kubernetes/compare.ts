@@ -41,9 +41,12 @@ async function compareVolume(kube: Kube, { database }: OldWorld): Promise<Compar
       ? undefined
       : await kube.find('PersistentVolume', { name: bound.spec.volumeName });
   const handle = pv?.spec?.csi?.volumeHandle ?? 'no volume';
+  // A deleted claim says Bound until the last pod lets go of it.
+  const going = bound?.metadata?.deletionTimestamp === undefined ? '' : ', being deleted';
+  const phase = bound === undefined ? 'no claim' : `${bound.status?.phase}${going}`;
   const what = `volume under claim ${workload.namespace}/${claim.name}`;
   return [
-    compared('volume', what, `${volume.handle}, Bound`, `${handle}, ${bound?.status?.phase ?? 'no claim'}`),
+    compared('volume', what, `${volume.handle}, Bound`, `${handle}, ${phase}`),
     compared('volume', 'reclaim policy', volume.reclaimPolicy, pv?.spec?.persistentVolumeReclaimPolicy ?? 'none'),
   ];
 }

@@ -187,6 +187,24 @@ export async function newVolumeLeft(
   );
 }
 
+/** Throws Refused unless a claim has the PV and stays: without one the policy Delete destroys the volume. */
+export async function requireHeld(kube: Kube, { metadata, spec, status }: Resource<'PersistentVolume'>): Promise<void> {
+  const { namespace, name = '', uid } = spec?.claimRef ?? {};
+  let is = status?.phase ?? 'unknown';
+  if (is === 'Bound') {
+    const claim = await kube.find('PersistentVolumeClaim', { namespace, name });
+    // A deleted claim stays, and says Bound, until the last pod lets go of it; its volume says so a while longer.
+    const going = claim?.metadata?.deletionTimestamp !== undefined;
+    if (claim?.metadata?.uid === uid && !going) return;
+    is = `bound to claim ${namespace}/${name}, which is ${going ? 'being deleted' : 'gone'}`;
+  }
+  throw fail(
+    'Refused',
+    `PersistentVolume ${metadata?.name} is ${is}: with the policy Delete it would be destroyed. Bind it to a claim that stays, ` +
+      'as docs/rollback.md says of rebindOriginal, and retry',
+  );
+}
+
 /** Throws Refused while a PV is on the volume of that label: then it is no mere copy any more. */
 export async function requireUnused(kube: Kube, label: string): Promise<void> {
   const holder = (await kube.list('PersistentVolume')).find(

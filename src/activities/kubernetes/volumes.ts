@@ -11,6 +11,7 @@ import {
   keepOpenedVolume,
   keptVolume,
   oldVolumeOf,
+  requireHeld,
   type VolumeProvider,
 } from './old-volume.ts';
 import { bytesOf } from './quantity.ts';
@@ -183,14 +184,9 @@ export function createVolumeActivities(
       if (found === undefined) return;
       // The database is on the clone: what is left of the original is for a person to look at.
       if ((await kube.find('PersistentVolume', { name: names.clone(world) })) !== undefined) return;
-      const { spec, status } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
-      if (spec?.persistentVolumeReclaimPolicy === volume.reclaimPolicy) return;
-      if (volume.reclaimPolicy === 'Delete' && status?.phase !== 'Bound') {
-        throw fail(
-          'Refused',
-          `PersistentVolume ${volume.pv} is ${status?.phase}: with the policy Delete it would be destroyed at once. Bind it to its claim first`,
-        );
-      }
+      const recorded = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+      if (recorded.spec?.persistentVolumeReclaimPolicy === volume.reclaimPolicy) return;
+      if (volume.reclaimPolicy === 'Delete') await requireHeld(kube, recorded);
       await setPolicy(volume, volume.reclaimPolicy);
     },
 
