@@ -267,5 +267,19 @@ test('a volume that was opened is kept, whatever its policy said', async () => {
   await expect
     .poll(async () => (await kube.get('PersistentVolume', { name: made.pv })).status?.phase, { timeout: 20_000 })
     .toBe('Released');
+
+  // Where somebody removed the journal, nothing but its label says that it was opened.
+  const journal = { namespace, name: `pgleap-${world.upgradeId}-journal` };
+  await kube.remove('ConfigMap', journal, (await kube.get('ConfigMap', journal)).metadata?.uid ?? '');
+  const claim = { namespace, name: facts.database.claim.name };
+  await kube.remove(
+    'PersistentVolumeClaim',
+    claim,
+    (await kube.get('PersistentVolumeClaim', claim)).metadata?.uid ?? '',
+  );
+  await expect.poll(() => kube.find('PersistentVolumeClaim', claim), { timeout: 20_000 }).toBeUndefined();
+  expect(await rebind()).toEqual({ volume: 'original', kept });
+  const still = await kube.get('PersistentVolume', { name: made.pv });
+  expect(still.spec?.persistentVolumeReclaimPolicy).toBe('Retain');
   await startAndCompare();
 }, 120_000);

@@ -150,17 +150,19 @@ export async function keptVolume(kube: Kube, world: World): Promise<Rebound['kep
   return found === undefined ? null : { pv: found.metadata?.name ?? '', handle: found.spec?.csi?.volumeHandle ?? '' };
 }
 
+/** Whether services wrote to the PV's volume and it was kept for that. */
+export function isKept({ metadata }: Resource<'PersistentVolume'>): boolean {
+  return metadata?.labels?.[keptLabel] !== undefined;
+}
+
 /**
  * Whether the provisioner made the PV for a claim of that name since the upgrade began: a PV's name holds its claim's uid. One
- * that a person made does not.
+ * that a person made does not, and one that is kept is nobody's to remove.
  */
-export function isProvisionedFor(
-  at: ObjectName,
-  { metadata, spec }: Resource<'PersistentVolume'>,
-  world: World,
-): boolean {
+export function isProvisionedFor(at: ObjectName, volume: Resource<'PersistentVolume'>, world: World): boolean {
+  const { metadata, spec } = volume;
   const { namespace, name, uid } = spec?.claimRef ?? {};
-  if (namespace !== at.namespace || name !== at.name) return false;
+  if (namespace !== at.namespace || name !== at.name || isKept(volume)) return false;
   const created = Date.parse(metadata?.creationTimestamp ?? '');
   const digits = uid?.replaceAll('-', '').slice(0, 16) ?? '';
   return (
@@ -182,8 +184,7 @@ export async function newVolumeLeft(
     (volume) =>
       isProvisionedFor(at, volume, world) &&
       volume.metadata?.uid !== original.pvUid &&
-      volume.spec?.claimRef?.uid !== now?.metadata?.uid &&
-      volume.metadata?.labels?.[keptLabel] === undefined,
+      volume.spec?.claimRef?.uid !== now?.metadata?.uid,
   );
 }
 

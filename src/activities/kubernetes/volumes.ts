@@ -7,6 +7,7 @@ import { checkCluster, getRecorded, getWorkload, isOurs, names, strange, upgrade
 import { headOf } from './journal.ts';
 import {
   findOldVolume,
+  isKept,
   isProvisionedFor,
   keepOpenedVolume,
   keptVolume,
@@ -74,7 +75,7 @@ export function createVolumeActivities(
             volume.metadata?.uid !== original?.pvUid &&
             (claim === undefined
               ? isProvisionedFor(at, volume, world)
-              : volume.spec?.claimRef?.uid === claim.metadata?.uid),
+              : volume.spec?.claimRef?.uid === claim.metadata?.uid && !isKept(volume)),
         );
         const kept = ours.filter(({ spec }) => spec?.persistentVolumeReclaimPolicy !== 'Delete');
         for (const { metadata } of kept) {
