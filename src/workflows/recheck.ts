@@ -14,12 +14,12 @@ import { resolved, show, stop, type Run } from './run.ts';
 /**
  * True when the plan is still true, with the database's pod of now. False when services, or what keeps them, changed: then the
  * plan is made anew from them, and what was approved is void. A database that is another one ends the upgrade; one that cannot be looked at, or
- * a right that is gone, parks it.
+ * a check that FAILED only now, parks it.
  */
 export async function planStillHolds(run: Run): Promise<boolean> {
   const { spec, plan } = resolved(run);
   const facts = await insist(run, 'maintain', async () =>
-    stillSeen(await act('inspectCluster', 'see that the plan still holds', { spec })),
+    stillSeen(await act('inspectCluster', 'see that the plan still holds', { spec }), plan.facts.cluster),
   );
   const changed = changedSince(plan.facts.cluster, facts);
   if (changed.database) {
@@ -44,15 +44,20 @@ export async function planStillHolds(run: Run): Promise<boolean> {
   return false;
 }
 
-/** Lease and journal are this upgrade's own by now, which preflight takes for those of another. */
-const ownTraces = new Set(['kube.lease', 'kube.leftover']);
+/**
+ * What prepare brought about, which preflight takes for another upgrade's: Lease and journal, and in the quotas the very
+ * candidate and scratch volume that they were to leave room for.
+ */
+const ownTraces = new Set(['kube.lease', 'kube.leftover', 'kube.quota']);
 
-/** The facts; throws what is in the way of them, or of the requests that are to come. */
-function stillSeen({ facts, checks }: { facts: ClusterFacts | null; checks: Check[] }): ClusterFacts {
-  const failed = checks.filter(
-    ({ id, status }) => status === 'FAILED' && (id === 'kube.access' || (facts === null && !ownTraces.has(id))),
-  );
-  if (facts !== null && failed.length === 0) return facts;
+/** The facts; throws what is in the way of them, or what would have refused the upgrade had preflight seen it. */
+function stillSeen(
+  { facts, checks }: { facts: ClusterFacts | null; checks: Check[] },
+  planned: ClusterFacts,
+): ClusterFacts {
+  const failed = checks.filter(({ id, status }) => status === 'FAILED' && !ownTraces.has(id));
+  // Another database is no question to anybody, whatever else is said of it.
+  if (facts !== null && (failed.length === 0 || changedSince(planned, facts).database)) return facts;
   const lines = failed.map(({ id, message, remedy = '' }) => `${id}: ${message} ${remedy}`.trim());
   throw ApplicationFailure.nonRetryable(
     `Before anything goes down the plan is compared with the world, and that does not go any more. ${lines.join(' ')} Mend it and retry.`,

@@ -4,6 +4,7 @@
  */
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Check } from '../../src/domain/checks.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import type { Artifact, FingerprintFact, ServiceFact } from '../../src/domain/facts.ts';
 import { fakeFacts } from './fake-facts.ts';
@@ -69,6 +70,8 @@ export function createWorld(knobs: Knobs) {
   const going = { volume: 'original' as VolumeUsed };
   /** What inspectCluster says of the worker's rights. */
   const rights = { missing: false, blind: false };
+  /** What inspectCluster finds in the way beside that. */
+  const inTheWay: Check[] = [];
   /** Whether the spec goes without a clone: then nobody asks the provider. */
   let goesWithout = false;
   let scaledByOthers: string | null = null;
@@ -147,7 +150,7 @@ export function createWorld(knobs: Knobs) {
           ]
         : knobs.failedCheck
           ? [{ id: 'claim.exists', status: 'FAILED', message: 'The claim is missing.', remedy: 'Name it.' }]
-          : [{ id: 'claim.exists', status: 'PASSED', message: 'The claim exists.' }],
+          : [{ id: 'claim.exists', status: 'PASSED', message: 'The claim exists.' }, ...inTheWay],
     }),
     inspectSource: async () => ({
       facts: sourceFacts,
@@ -555,6 +558,7 @@ export function createWorld(knobs: Knobs) {
     target,
     going,
     rights,
+    inTheWay,
     journal,
     order,
     broken,

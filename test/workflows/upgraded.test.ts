@@ -363,10 +363,30 @@ describe.concurrent('between plan and begin', () => {
     },
   );
 
+  test('a check that FAILED only now parks, other than for what the upgrade itself brought about', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, begin: {} } } });
+    await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open');
+    const failed = (id: string, message: string) => ({ id, status: 'FAILED' as const, message, remedy: 'Stop it.' });
+    const own = ['kube.lease', 'kube.leftover', 'kube.quota'].map((id) => failed(id, 'Its own.'));
+    upgrade.world.inTheWay.push(...own, failed('kube.argo-cd', 'Argo CD keeps the database.'));
+    await upgrade.answer('begin');
+    const { park } = await upgrade.parked();
+    expect(park).toMatchObject({ type: 'PreflightRefused', options: ['retry', 'rollback', 'abort'] });
+    expect(park?.message).toContain('kube.argo-cd: Argo CD keeps the database. Stop it. Mend it');
+    expect(park?.message).not.toContain('Its own');
+    expect(upgrade.world.order).not.toContain('pauseReconciler');
+    upgrade.world.inTheWay.pop();
+    await upgrade.resolve('retry');
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.broken).toEqual([]);
+  });
+
   test('another claim ends the upgrade with what was prepared put back', async () => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, begin: {} } } });
     await upgrade.until((seen) => gateRow(seen, 'begin').state === 'open');
     upgrade.world.database.claim.uid = 'uid-another';
+    // Nobody is asked about that first.
+    upgrade.world.inTheWay.push({ id: 'target.image', status: 'FAILED', message: 'It has that image.', remedy: 'Go.' });
     await upgrade.answer('begin');
     expect(await failure(upgrade)).toMatchObject({ type: 'WrongWorld' });
     expect(upgrade.world.state).toEqual(upgrade.world.oldState());
