@@ -16,7 +16,14 @@ import { listJournals, takeOver, type Journal } from '../activities/kubernetes/j
 import type { SharedActivities } from '../activities/types.ts';
 import { UserError } from '../domain/exit-codes.ts';
 import type { World } from '../domain/facts.ts';
-import { differencesText, writesText, type Back, type Compared, type OldWorld } from '../domain/old-world.ts';
+import {
+  cloneKeptText,
+  differencesText,
+  writesText,
+  type Back,
+  type Compared,
+  type OldWorld,
+} from '../domain/old-world.ts';
 import { undoOrder, type RegisteredUndo } from '../domain/undo.ts';
 import { readWorkerConfig, type WorkerConfig } from '../worker/config.ts';
 import { finishReopening } from '../workflows/finish.ts';
@@ -349,6 +356,7 @@ export function recoveredText({ outcome, compared, differences, back, report }: 
     ...(back?.volume === 'clone' ? ['The database is on the clone: the original volume was gone.'] : []),
     ...(back?.volume === 'original-static' ? ['The original volume has a new PV: its own was gone.'] : []),
     ...(back?.kept ? [`What was written is kept on volume ${back.kept.handle} (PV ${back.kept.pv}).`] : []),
+    ...(back?.cloneKept ? [cloneKeptText(back.cloneKept)] : []),
     ...(back?.lostWrites ? [`Lost: ${writesText(back.lostWrites)}`] : []),
     ...(back?.missedRuns ?? []).map((missed) => `A CronJob missed a run: ${missed}`),
     ...(report === null ? [] : [`Report: ${report}`]),

@@ -1,5 +1,5 @@
 /** Status, plan and results as text for a terminal. */
-import { differencesText, writesText } from '../domain/old-world.ts';
+import { cloneKeptText, differencesText, writesText } from '../domain/old-world.ts';
 import { styleText } from 'node:util';
 import type { Progress } from '../activities/types.ts';
 import type { Check, CheckStatus } from '../domain/checks.ts';
@@ -245,6 +245,7 @@ export function resultText(result: UpgradeResult): string {
       ...differences.map((one) => `  ${one}`),
       ...(lost ? [`Lost: ${writesText(lost)}`] : []),
       ...(result.back?.kept ? [`It is kept on volume ${result.back.kept.handle} (PV ${result.back.kept.pv}).`] : []),
+      ...(result.back?.cloneKept ? [cloneKeptText(result.back.cloneKept)] : []),
     ].join('\n');
   }
   const rows = [

@@ -49,7 +49,7 @@ export async function goBack(
   arg: { world: World; undos: RegisteredUndo[]; old: OldWorld | null; opened: boolean },
 ): Promise<Back> {
   const { world, undos, old, opened } = arg;
-  const back: Back = { compared: [], volume: null, kept: null, lostWrites: null, missedRuns: [] };
+  const back: Back = { compared: [], volume: null, kept: null, cloneKept: null, lostWrites: null, missedRuns: [] };
   // Later the pod under the claim is the source again, and nothing of the target is left to be counted.
   if (opened && old && undos.every(({ done }) => !done)) back.lostWrites = await takeDown(way, world, undos, old);
 
@@ -57,7 +57,11 @@ export async function goBack(
   const proof: Compared[] = [];
   for (const group of order.filter(([first]) => first?.last === false)) {
     // From here on services write.
-    if (old && group[0]?.activity === 'liftSourceFence') proof.push(...(await proveData(way, world, old)));
+    if (old && group[0]?.activity === 'liftSourceFence') {
+      proof.push(...(await proveData(way, world, old)));
+      // Before the fence is ticked off: whoever goes on from there does not prove it again.
+      if (proof.some(({ equal }) => equal === false)) back.cloneKept = await keepClone(way, world, undos);
+    }
     await way.all(group.map((undo) => putBack(way, world, undo, undos, back)));
   }
   // The old world stands: comparing it need not wait for what only costs money.
@@ -99,15 +103,24 @@ async function putBack(
     back.volume = rebound.volume;
     back.kept = rebound.kept;
     // Before this undo is ticked off: whoever goes on from here must not take the database's own volume for a spare copy.
-    if (rebound.volume === 'clone') {
-      for (const spare of undos.filter((one) => one.activity === 'removeClone')) await tickOff(way, world, spare);
-    }
+    if (rebound.volume === 'clone') await keepClone(way, world, undos);
   }
   if (activity === 'restoreCronJob') {
     const { missed } = answer as Answer<'restoreCronJob'>;
     if (missed !== null) back.missedRuns.push(missed);
   }
   await tickOff(way, world, undo);
+}
+
+/** Ticks off the clone's removal without removing it. Returns its label; null when there is none to be removed. */
+async function keepClone(way: Way, world: World, undos: RegisteredUndo[]): Promise<string | null> {
+  let label: string | null = null;
+  for (const undo of undos) {
+    if (undo.activity !== 'removeClone' || undo.done) continue;
+    await tickOff(way, world, undo);
+    label = undo.args.label;
+  }
+  return label;
 }
 
 async function tickOff(way: Way, world: World, undo: RegisteredUndo): Promise<void> {

@@ -1,7 +1,7 @@
 /** The workflow's way back: a failure parks it, with retry and abort; nothing cancels it. */
 import { CancellationScope } from '@temporalio/workflow';
 import type { SharedActivities } from '../activities/types.ts';
-import { differencesText, writesText } from '../domain/old-world.ts';
+import { cloneKeptText, differencesText, writesText } from '../domain/old-world.ts';
 import { downtimeSeconds } from '../domain/state.ts';
 import { act, actOnce } from './activities.ts';
 import { goBack, type Way } from './go-back.ts';
@@ -87,7 +87,7 @@ function wayOf(run: Run): Way {
 /** What people must know of how it ended, in the upgrade's notes. */
 function tellBack({ status }: Run): void {
   if (!status.back) return;
-  const { volume, kept, lostWrites, compared, missedRuns } = status.back;
+  const { volume, kept, cloneKept, lostWrites, compared, missedRuns } = status.back;
   const { plan } = status;
   const label = plan?.facts?.volume?.label ?? plan?.facts?.cluster.database.volume.handle ?? 'the original volume';
   if (volume === 'original-static') {
@@ -99,6 +99,7 @@ function tellBack({ status }: Run): void {
     );
   }
   if (kept) status.notes.push(`What was written is kept on volume ${kept.handle} (PV ${kept.pv}, under Retain).`);
+  if (cloneKept) status.notes.push(cloneKeptText(cloneKept));
   if (lostWrites) status.notes.push(`Lost with the way back: ${writesText(lostWrites)}`);
   for (const missed of missedRuns) status.notes.push(`A CronJob missed a run: ${missed}`);
   for (const difference of differencesText(compared)) status.notes.push(`Not as before: ${difference}`);

@@ -63,6 +63,7 @@ test('an upgrade that went back says what was compared, which volume it is on, a
     ],
     volume: 'clone',
     kept: { pv: 'pvc-new', handle: '9-new' },
+    cloneKept: null,
     lostWrites: {
       at: '2026-11-22T01:03:00.000Z',
       transactions: 7,

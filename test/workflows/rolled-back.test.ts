@@ -215,6 +215,18 @@ describe.concurrent('rolled back', () => {
     await upgrade.handle.result();
     const differs = (await upgrade.status()).back?.compared.find(({ what }) => what === 'fingerprint');
     expect(differs).toMatchObject({ area: 'data', equal: false });
+    // The clone is the only other copy of those blocks.
+    const { world } = upgrade;
+    const label = world.journal.undos.flatMap((undo) => (undo.activity === 'removeClone' ? [undo.args.label] : []))[0];
+    const { back, notes } = await upgrade.status();
+    expect(back?.cloneKept).toBe(label);
+    expect(notes).toContainEqual(expect.stringContaining(`the clone ${label} is kept`));
+    expect(world.state).toEqual({ ...world.oldState(), clone: 'active' });
+    // Before the fence: whoever goes on from there does not prove the data again.
+    const { undone, undos } = world.journal;
+    const fence = undos.find(({ activity }) => activity === 'liftSourceFence')?.id;
+    expect(undone.indexOf('clone/volume')).toBeLessThan(undone.indexOf(fence!));
+    expect(undone.filter((id) => id === 'clone/volume')).toHaveLength(1);
 
     const short = await harness.start({ spec: { maxDowntime: '500ms', gates: { ...allAuto, reopen: {} } } });
     await short.answer('reopen', 'reject');
@@ -223,6 +235,7 @@ describe.concurrent('rolled back', () => {
       { what: 'fingerprint', equal: null, found: expect.stringContaining('of maxDowntime 0 s are left') },
       { what: 'next transaction id since the fingerprint', equal: true },
     ]);
+    expect(result.back?.cloneKept).toBeNull();
     oldWorldStands(short);
   });
 
