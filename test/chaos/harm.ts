@@ -28,7 +28,11 @@ function isFor({ metadata }: V1Pod, role: 'database' | 'candidate'): boolean {
 export async function killServer(access: Access, role: 'database' | 'candidate'): Promise<boolean> {
   const pod = await podFor(access, role);
   if (pod === undefined) return false;
-  const inside = (await runInPod(access.kubeConfig, pod, ['readlink', '/proc/self/ns/pid'])).trim();
+  const inside = await runInPod(access.kubeConfig, pod, ['readlink', '/proc/self/ns/pid']).then(
+    (text) => text.trim(),
+    whenGone,
+  );
+  if (inside === undefined) return false;
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     if ((await readlink(`/proc/${pid}/ns/pid`).catch(() => '')) !== inside) continue;
     const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
@@ -38,6 +42,12 @@ export async function killServer(access: Access, role: 'database' | 'candidate')
     return true;
   }
   throw new Error(`the first process of ${pod.name} was not found`);
+}
+
+/** The pod ended meanwhile, of another death, or its container is just being started again. */
+function whenGone(error: unknown): undefined {
+  const isStarting = error instanceof Error && error.message.includes('container not found');
+  if (!isStarting && !isFailure(error, 'StreamBroken', 'PodLost')) throw error;
 }
 
 export async function deleteCandidate(access: Access): Promise<boolean> {
@@ -54,10 +64,7 @@ export async function emptyScratch(access: Access): Promise<boolean> {
   const argv = ['sh', '-c', 'rm -rf /pgleap/* 2>/dev/null; rm -rf /pgleap/*; ls /pgleap'];
   // The server goes on writing into folders that are being removed.
   for (let attempt = 1; ; attempt += 1) {
-    const done = await execInPod(access.kubeConfig, pod, argv).catch((error: unknown) => {
-      if (!isFailure(error, 'StreamBroken', 'PodLost')) throw error;
-    });
-    // The pod ended meanwhile, of another death.
+    const done = await execInPod(access.kubeConfig, pod, argv).catch(whenGone);
     if (done === undefined) return false;
     const { stdout } = done;
     if (!/dump|jobs/.test(stdout.toString())) return true;

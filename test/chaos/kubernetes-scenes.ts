@@ -239,7 +239,8 @@ async function fencedServer(): Promise<ServerRef> {
 
 /** What jobs were begun, what they left, and how often the dump was imported. */
 async function ofJobs(server: ServerRef): Promise<unknown> {
-  const look = 'cd /pgleap && cat begun 2>/dev/null; ls -d * jobs/*';
+  // Neither is there before the first job.
+  const look = 'cd /pgleap && { cat begun; ls -d * jobs/*; } 2>/dev/null; true';
   return {
     files: await runInPod(direct.kc, server.pod, ['sh', '-c', look]),
     imports: await sqlText(direct.kc, server, imports),

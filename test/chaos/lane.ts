@@ -206,7 +206,8 @@ export async function travel(
     const { park } = status;
     if (park !== null && park.action === null) {
       const last = met.at(-1);
-      const again = (last?.answers ?? 0) === 0 && !(park.phase !== 'backup' && changedData.has(park.type));
+      const forGood = points.some(mayEndEarly) && park.phase !== 'backup' && changedData.has(park.type);
+      const again = (last?.answers ?? 0) === 0 && !forGood;
       const action = again || !park.options.includes('rollback') ? 'retry' : 'rollback';
       const sent = await calmly(() =>
         sendMessage(on.session, workflowId, 'resolve', { park: park.id, action, by: 'chaos' }),
