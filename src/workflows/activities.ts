@@ -198,7 +198,10 @@ export function act(name: keyof SharedActivities, summary: string, ...args: unkn
   return call(name, { ...groups[sharedGroups[name]], summary: short(summary) }, args);
 }
 
-/** The same for what may fail without harm: it is tried no more than twice. */
+/**
+ * The same for what may fail without harm: it is tried a few times only. More than two, for each death of a worker costs every
+ * activity that runs there one.
+ */
 export function actOnce<Name extends keyof SharedActivities>(
   name: Name,
   summary: string,
@@ -206,7 +209,7 @@ export function actOnce<Name extends keyof SharedActivities>(
 ): ReturnType<SharedActivities[Name]>;
 export function actOnce(name: keyof SharedActivities, summary: string, ...args: unknown[]): Promise<unknown> {
   const group = groups[sharedGroups[name]];
-  const retry = { ...group.retry, maximumAttempts: 2 };
+  const retry = { ...group.retry, maximumAttempts: 5 };
   return call(name, { ...group, retry, summary: short(summary) }, args);
 }
 
