@@ -104,6 +104,21 @@ describe.concurrent('parked', () => {
     oldWorldStands(upgrade);
   });
 
+  test('a source that changed while halt was parked is not halted', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const { world } = upgrade;
+    world.failOn('haltDatabase', 'NotStopped');
+    await upgrade.parked();
+    world.writeToSource('rows-v2');
+    await upgrade.resolve('retry');
+    const { park } = await upgrade.parked();
+    expect(park).toMatchObject({ id: 'park-2', phase: 'halt', type: 'SourceNotQuiet' });
+    expect(world.order.filter((name) => name === 'haltDatabase')).toHaveLength(1);
+    await upgrade.resolve('rollback');
+    expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
+    oldWorldStands(upgrade);
+  });
+
   test('rollback is refused as an answer after the commit point', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     upgrade.world.failOn('observeDatabase');

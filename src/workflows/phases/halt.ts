@@ -8,7 +8,7 @@
  * Undone by: the source at 1 again, on its own volume.
  * Killed here: a workload at 0 and a detached volume are found as such.
  */
-import { ApplicationFailure } from '@temporalio/workflow';
+import { ApplicationFailure, patched } from '@temporalio/workflow';
 import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
@@ -30,12 +30,20 @@ async function haltOnce(run: Run): Promise<void> {
     args: { world, database: database(run) },
     last: false,
   });
-  if (run.gathered.haltingAt === null) await stillAsBackedUp(run);
+  if (run.gathered.haltingAt === null || (await stillRuns(run))) await stillAsBackedUp(run);
   run.gathered.haltingAt = now();
   await act('haltDatabase', 'source to 0', { world, database: database(run), atRest: atRest(run) });
   const { volume } = plan.facts;
   if (volume !== null) await act('awaitDetached', `wait until volume ${volume.id} is detached`, { world, volume });
   note(run, 'halt', `volume ${volume?.label ?? database(run).volume.handle} is detached`);
+}
+
+/** Whether the source was not stopped yet when this failed before: who could write to it until now may have. */
+async function stillRuns(run: Run): Promise<boolean> {
+  if (!patched('halt-looks-again')) return false;
+  const { spec } = resolved(run);
+  const { checks } = await act('inspectCluster', 'see whether the source still runs', { spec });
+  return checks.some(({ id, status }) => id === 'kube.replicas' && status === 'PASSED');
 }
 
 /**
