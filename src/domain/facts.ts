@@ -169,6 +169,8 @@ export interface ServerRef {
   /** Set when the server is another pod, reached over TCP with the password in the executing pod's environment. */
   host: string | null;
   port: number;
+  /** When it started, of the target: a container that was restarted is the same pod. */
+  began?: string;
 }
 
 export interface CandidateFact {

@@ -46,7 +46,7 @@ export interface Run {
   /** Configuration texts on their way from source to target: too long for `status`. */
   settings: SavedSettings | null;
   /** uid of the target's pod whose content was proven. */
-  verifiedPod: string | null;
+  verified: ServerRef | null;
   /** Set before the journal is asked for: its answer may be lost. */
   journalTried: boolean;
   /** Whether CronJobs are off and their Jobs have ended, so that nothing but services keeps visitors from the maintenance page. */
@@ -70,7 +70,7 @@ export function newRun(): Run {
     gathered: status.gathered,
     resolved: null,
     settings: null,
-    verifiedPod: null,
+    verified: null,
     journalTried: false,
     jobsEnded: false,
     journalBegun: false,

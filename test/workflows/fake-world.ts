@@ -65,7 +65,7 @@ export function createWorld(knobs: Knobs) {
     originalVolume: true,
   });
   const state = old();
-  const target = { fenced: true, pod: 'uid-pod-new', rows: null as string | null };
+  const target = { fenced: true, pod: 'uid-pod-new', began: '03:00', rows: null as string | null };
   /** What a way back finds left of the old volume. */
   const going = { volume: 'original' as VolumeUsed };
   /** What inspectCluster says of the worker's rights. */
@@ -150,7 +150,15 @@ export function createWorld(knobs: Knobs) {
           ]
         : knobs.failedCheck
           ? [{ id: 'claim.exists', status: 'FAILED', message: 'The claim is missing.', remedy: 'Name it.' }]
-          : [{ id: 'claim.exists', status: 'PASSED', message: 'The claim exists.' }, ...inTheWay],
+          : [
+              { id: 'claim.exists', status: 'PASSED', message: 'The claim exists.' },
+              {
+                id: 'kube.replicas',
+                status: state.source === 'running' ? 'PASSED' : 'FAILED',
+                message: 'One replica.',
+              },
+              ...inTheWay,
+            ],
     }),
     inspectSource: async () => ({
       facts: sourceFacts,
@@ -608,7 +616,7 @@ export function createWorld(knobs: Knobs) {
 
   function server(role: 'target') {
     const pod = { namespace, name: 'postgres-1', uid: target.pod, container: 'postgres' };
-    return { role, pod, superuser: 'postgres', host: null, port: 5432 } as const;
+    return { role, pod, superuser: 'postgres', host: null, port: 5432, began: target.began } as const;
   }
 }
 

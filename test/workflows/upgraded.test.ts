@@ -394,17 +394,20 @@ describe.concurrent('between plan and begin', () => {
   });
 });
 
-describe.concurrent('a target whose pod was replaced at gate reopen', () => {
-  test('is verified again before it is opened', async () => {
-    const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
-    await upgrade.until((seen) => gateRow(seen, 'reopen').state === 'open');
-    upgrade.world.target.pod = 'uid-pod-replaced';
-    const before = positions(upgrade.world.order, 'fingerprint').length;
-    await upgrade.answer('reopen');
-    expect((await upgrade.handle.result()).ok).toBe(true);
-    expect(positions(upgrade.world.order, 'fingerprint')).toHaveLength(before + 1);
-    expect(upgrade.world.broken).toEqual([]);
-  });
+describe.concurrent('a target that was replaced or restarted at gate reopen', () => {
+  test.each([{ pod: 'uid-pod-replaced' }, { began: '04:00' }])(
+    'is verified again before it is opened: %o',
+    async (as) => {
+      const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
+      await upgrade.until((seen) => gateRow(seen, 'reopen').state === 'open');
+      Object.assign(upgrade.world.target, as);
+      const before = positions(upgrade.world.order, 'fingerprint').length;
+      await upgrade.answer('reopen');
+      expect((await upgrade.handle.result()).ok).toBe(true);
+      expect(positions(upgrade.world.order, 'fingerprint')).toHaveLength(before + 1);
+      expect(upgrade.world.broken).toEqual([]);
+    },
+  );
 
   test('and has lost rows parks while there is a way back', async () => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });

@@ -156,7 +156,7 @@ export function createDatabaseActivities(
           `runs PostgreSQL ${majorOf(target.answer.versionNum)}, which is no upgrade`,
         );
       }
-      return target.server;
+      return { ...target.server, began: target.answer.began };
     },
 
     async emptyTarget({ world, database, claim, target }) {
@@ -176,7 +176,7 @@ export function createDatabaseActivities(
         await scale(kube, database.workload, 1);
       }
       const fresh = await server('target', world, database, { accept: (answer) => answer.listenAddresses === '' });
-      return fresh.server;
+      return { ...fresh.server, began: fresh.answer.began };
     },
 
     async sweepTarget({ world, target }) {

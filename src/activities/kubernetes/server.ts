@@ -11,11 +11,11 @@ export interface Answer {
   versionNum: number;
   /** What the running server took for listen_addresses; empty while it is fenced. */
   listenAddresses: string;
+  began: string;
 }
 
 interface Look extends Answer {
   pid: string;
-  began: string;
 }
 
 const look = `

@@ -2,8 +2,8 @@
  * reopen: the commit point.
  *
  * 0. A workflow that was reset may have opened it before: then only what is left is done.
- * 1. Look once more whether the target may be opened. A pod that is not the one that was verified is verified again: until
- *    now the target runs without fsync, and a node that crashed may have lost what it held.
+ * 1. Look once more whether the target may be opened. A server that is not the one that was verified, or was restarted since,
+ *    is verified again: until now the target runs without fsync, and a node that crashed may have lost what it held.
  * 2. Remove what the import left beside PGDATA; note the target's counters, to say later what a way back would lose.
  * 3. From here on rollback would lose writes: noted in state and journal before it is true.
  * 4. The target restarts with its lasting settings, its fence lifted, everything synced to disk.
@@ -29,7 +29,7 @@ export async function reopen(run: Run): Promise<void> {
       throw ApplicationFailure.nonRetryable(`The target is not opened without ${missing.join(', ')}.`, 'Refused');
     }
     const target = await fencedTarget(run);
-    if (target.pod.uid !== run.verifiedPod) await verify(run);
+    if (target.pod.uid !== run.verified?.pod.uid || target.began !== run.verified.began) await verify(run);
     await act('sweepTarget', 'clear the target of scratch files', { world, target });
     run.gathered.opened = await act('countWrites', 'note what the target has counted', { server: target });
     await journalOld(run);

@@ -51,7 +51,7 @@ async function verifyOnce(run: Run): Promise<void> {
     );
   }
   run.gathered.verified = { fingerprint, equal: comparison.equal };
-  run.verifiedPod = server.pod.uid;
+  run.verified = server;
   note(
     run,
     'verify',
