@@ -19,6 +19,7 @@ export const failures = {
   JobLost: { retry: true, says: 'a detached command vanished without an exit code' },
   ScratchLost: { retry: false, says: 'what lay at /pgleap in a pod is gone' },
   PodLost: { retry: false, says: 'a pod is gone, or another stands in its place' },
+  ServerLost: { retry: false, says: 'a PostgreSQL server went away under a command' },
   CommandFailed: { retry: false, says: 'a command in a pod failed' },
   ImportErrors: { retry: false, says: 'the import met errors that are not on the allow-list' },
   FingerprintDiffers: { retry: false, says: 'source and target are not equal' },

@@ -8,11 +8,11 @@ import { now, show, tell, type Run } from './run.ts';
 /** How often a phase is begun again by itself; a pod that goes a third time has a cause that a person must see. */
 const times = 2;
 
-const losses = new Set<FailureType>(['PodLost', 'JobLost', 'ScratchLost']);
+const losses = new Set<FailureType>(['PodLost', 'JobLost', 'ScratchLost', 'ServerLost']);
 
 /**
- * Runs a phase's body, and runs it again when the pod it worked in was lost, or the detached work with it, or what lay on its
- * scratch volume: deleted, evicted, out of memory, a node restarted. As for a `retry` of a person's, `tries` tells the body
+ * Runs a phase's body, and runs it again when the pod it worked in was lost, or the detached work with it, the server that it
+ * worked on, or what lay on its scratch volume: deleted, evicted, out of memory, a node restarted. As for a `retry` of a person's, `tries` tells the body
  * that it was begun before.
  */
 export async function evenIfLost(run: Run, name: PhaseName, body: (run: Run) => Promise<void>): Promise<void> {

@@ -258,7 +258,7 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     const nobody = { ...overTcp, port: 5433 };
     await failureOf(
       run(() => activities.dump({ ...arg, from: nobody, name: 'failed' })),
-      'CommandFailed',
+      'ServerLost',
       secrets,
     );
     expect(await servers.run(candidate.pod, 'ls /pgleap /pgleap/jobs | grep failed || true')).toBe('');

@@ -88,6 +88,25 @@ describe.concurrent('lost', () => {
     expect(order.indexOf('copyIn')).toBeGreaterThan(order.indexOf('compareFingerprints'));
   });
 
+  test('a source that holds other data after it was restarted is dumped again, and the trial takes that dump', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const { world } = upgrade;
+    const copy = world.hold('copyOut');
+    const imported = world.hold('importDump');
+    await Promise.all([copy.arrived, imported.arrived]);
+    // As its unlogged tables, which a crash empties.
+    world.writeToSource('rows-v2');
+    world.failOn('copyOut', 'ServerLost', 1);
+    imported.release();
+    copy.release();
+    expect(await upgrade.handle.result()).toMatchObject({ ok: true, outcome: 'upgraded' });
+    expect(world.broken).toEqual([]);
+    const status = await upgrade.status();
+    expect(status.parked).toEqual([]);
+    expect(phaseRow(status, 'backup').tries).toBe(2);
+    expect(world.order.filter((name) => name === 'importDump')).toHaveLength(3);
+  });
+
   test('halt looks at the source again from a new candidate, which the fence lets in', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     const copy = upgrade.world.hold('copyOut');

@@ -16,6 +16,10 @@ export function fileName(...parts: string[]): string {
     .replaceAll(/[^a-z0-9._-]+/g, '_');
 }
 
+/** libpq's words for a session that ended with its server, and the server's own for one that ends or is not up yet. */
+const serverGone =
+  /server closed the connection unexpectedly|Connection (refused|reset|timed out)|No route to host|Is the server running|terminating connection (due to administrator command|because of (unexpected|crash))|the database system is (starting up|shutting down|in recovery mode|not yet accepting)/;
+
 export interface ScriptJob {
   name: string;
   /** File of this folder. */
@@ -65,7 +69,7 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
     );
   }
   throw fail(
-    'CommandFailed',
+    serverGone.test(says) ? 'ServerLost' : 'CommandFailed',
     `${job.what} in ${pod.namespace}/${pod.name} ended with ${state.code}: ${says.slice(-1500)}`,
   );
 }

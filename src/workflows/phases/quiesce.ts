@@ -9,7 +9,7 @@
  * Undone by: fence lifted, services at their exact counts, CronJobs as they were; last, what was paused goes on.
  * Killed here: services already at 0 and a fence already up are found as such.
  */
-import { condition } from '@temporalio/workflow';
+import { condition, patched } from '@temporalio/workflow';
 import type { ServiceFact } from '../../domain/facts.ts';
 import { phaseRow } from '../../domain/state.ts';
 import { firstOf } from '../../domain/text.ts';
@@ -29,6 +29,7 @@ import {
   resolved,
   show,
   source,
+  sourceFromCandidate,
   willUndo,
   type Run,
 } from '../run.ts';
@@ -137,11 +138,16 @@ async function fence(run: Run): Promise<void> {
   });
 }
 
-/** Source and candidate of now, and a fence that knows the candidate's address: for a phase that is begun again. */
+/**
+ * Source and candidate of now, a fence that knows the candidate's address, and a source that answers it: for a phase that is
+ * begun again.
+ */
 export async function quietAgain(run: Run): Promise<void> {
   await refreshSource(run);
   await candidateUp(run);
   await fence(run);
+  if (!patched('source-answers-again')) return;
+  await act('nextTransaction', 'see that the source answers the candidate', { server: sourceFromCandidate(run) });
 }
 
 /** Services that go to 0: neither CronJobs nor read-only ones, nor those that have no replicas and get none. */

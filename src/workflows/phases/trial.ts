@@ -84,7 +84,8 @@ async function tryDump(run: Run, dump: DumpFact): Promise<TrialFact> {
   await condition(() => run.gathered.sourceFingerprintArtifact !== null);
   const a = needed(run.gathered.sourceFingerprintArtifact, 'the source’s fingerprint');
   const comparison = await onArtifacts(run, 'compareFingerprints', 'compare candidate and source', { world, a, b });
-  if (!comparison.equal) {
+  // A source that was restarted meanwhile may hold other data than before, and was backed up again.
+  if (!comparison.equal && run.gathered.dump?.sha512 === dump.sha512) {
     throw ApplicationFailure.nonRetryable(
       `The trial does not equal the source in ${comparison.differing} lines: ${comparison.differences.join('; ')}`,
       'FingerprintDiffers',
