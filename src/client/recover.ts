@@ -13,12 +13,14 @@ import { writeArtifact } from '../activities/artifacts/store.ts';
 import { isFailure, messageOf } from '../activities/errors.ts';
 import { createKube, type Kube } from '../activities/kubernetes/client.ts';
 import { listJournals, takeOver, type Journal } from '../activities/kubernetes/journal.ts';
+import { seeRebound } from '../activities/kubernetes/old-volume.ts';
 import type { SharedActivities } from '../activities/types.ts';
 import { UserError } from '../domain/exit-codes.ts';
 import type { World } from '../domain/facts.ts';
 import {
   cloneKeptText,
   differencesText,
+  standsAgain,
   writesText,
   type Back,
   type Compared,
@@ -46,9 +48,12 @@ export interface Recovery {
 }
 
 export interface Recovered {
+  /** Whether nothing differs, and volume, database and services could be looked at. */
   ok: boolean;
   outcome: 'rolled-back' | 'upgraded';
   upgradeId: string;
+  /** What had been ticked off in the journal before this run: put back, or kept. */
+  before: string[];
   back: Back | null;
   compared: Compared[];
   differences: string[];
@@ -206,17 +211,20 @@ async function recover(
   try {
     // The Lease goes last of all: as long as something is left, no other upgrade may begin.
     const others = undos.filter((undo) => undo !== lease);
+    const rebound = undos.some(({ activity, done }) => activity === 'rebindOriginal' && done);
+    const bound = rebound && old !== null ? await seeRebound(kube, world, old.database) : {};
     const back =
       direction === 'back'
-        ? await goBack(way, { world, undos: others, old, opened: recovery.committedAt !== null })
+        ? { ...(await goBack(way, { world, undos: others, old, opened: recovery.committedAt !== null })), ...bound }
         : null;
     const compared = back?.compared ?? (old === null ? [] : await finishReopening(way, { world, undos: others, old }));
     const outcome = direction === 'back' ? 'rolled-back' : 'upgraded';
     const differences = differencesText(compared);
     const recovered: Recovered = {
-      ok: compared.every(({ equal }) => equal !== false),
+      ok: standsAgain(compared),
       outcome,
       upgradeId,
+      before: recovery.steps.flatMap(({ says, done }) => (done ? [says] : [])),
       back,
       compared,
       differences,
@@ -347,12 +355,16 @@ export function recoveryText(recovery: Recovery): string {
 }
 
 /** What came of it, for people. */
-export function recoveredText({ outcome, compared, differences, back, report }: Recovered): string {
+export function recoveredText({ ok, outcome, compared, differences, before, back, report }: Recovered): string {
+  const isBack = outcome === 'rolled-back';
+  const stands = isBack ? 'The old world stands again.' : 'The target is open, with services and visitors.';
+  const done = isBack ? 'All is put back that pgleap changed' : 'Reopening is finished';
   const equal = compared.filter((one) => one.equal === true).length;
   return [
-    outcome === 'rolled-back' ? 'The old world stands again.' : 'The target is open, with services and visitors.',
+    ok ? stands : `${done}, but not everything is as it was, or could be looked at.`,
     `Looked at ${compared.length} things: ${equal} are as they were.`,
     ...differences.map((one) => `  ${one}`),
+    ...(before.length === 0 ? [] : [`Ticked off in the journal before this run: ${before.join('; ')}.`]),
     ...(back?.volume === 'clone' ? ['The database is on the clone: the original volume was gone.'] : []),
     ...(back?.volume === 'original-static' ? ['The original volume has a new PV: its own was gone.'] : []),
     ...(back?.kept ? [`What was written is kept on volume ${back.kept.handle} (PV ${back.kept.pv}).`] : []),

@@ -20,7 +20,10 @@ export const exitCodes = {
   },
   configuration: { code: 12, says: 'the worker’s environment is incomplete or wrong' },
   unreachable: { code: 13, says: 'the Kubernetes cluster or a provider does not answer or refuses the credentials' },
-  differs: { code: 14, says: '`recover` is done, but something is not as it was; it says what' },
+  differs: {
+    code: 14,
+    says: '`recover` is done, but something is not as it was, or could not be looked at; it says what',
+  },
   interrupted: { code: 130, says: 'ended by Ctrl-C; the upgrade itself goes on' },
 } as const satisfies Record<string, { code: number; says: string }>;
 

@@ -117,6 +117,11 @@ export function isAsBefore(list: readonly Compared[], area: Compared['area']): b
   return list.every((one) => one.area !== area || one.equal === true);
 }
 
+/** Whether nothing differs, and what a database needs was seen: its volume, its server, its services. */
+export function standsAgain(list: readonly Compared[]): boolean {
+  return list.every(({ area, equal }) => equal === true || (equal === null && (area === 'route' || area === 'data')));
+}
+
 /** What is not as it was, or could not be seen; one line each. */
 export function differencesText(list: readonly Compared[]): string[] {
   return list

@@ -55,6 +55,11 @@ export async function goBack(
 
   const order = undoOrder(undos);
   const proof: Compared[] = [];
+  // By a run that was killed, whose proof went with it.
+  if (old && undos.some(({ activity, done }) => activity === 'liftSourceFence' && done)) {
+    const why = 'an earlier run lifted the fence: services may have written since';
+    proof.push(unseen('data', 'fingerprint', old.fingerprint?.sha512.slice(0, 16) ?? 'none', why));
+  }
   for (const group of order.filter(([first]) => first?.last === false)) {
     // From here on services write.
     if (old && group[0]?.activity === 'liftSourceFence') {

@@ -8,6 +8,7 @@ import { createActivities } from '../../src/activities/index.ts';
 import { messageOf } from '../../src/activities/errors.ts';
 import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
 import { runInPod } from '../../src/activities/kubernetes/exec.ts';
+import { seeRebound } from '../../src/activities/kubernetes/old-volume.ts';
 import type { SharedActivities } from '../../src/activities/types.ts';
 import { readSpecFile } from '../../src/client/spec-file.ts';
 import type { BlockVolumeFact, ClusterFacts, NewClaimFact, SourceFacts, World } from '../../src/domain/facts.ts';
@@ -279,6 +280,7 @@ test('a volume that was opened is kept, whatever its policy said', async () => {
   );
   await expect.poll(() => kube.find('PersistentVolumeClaim', claim), { timeout: 20_000 }).toBeUndefined();
   expect(await rebind()).toEqual({ volume: 'original', kept });
+  expect(await seeRebound(kube, world, facts.database)).toEqual({ volume: 'original', kept });
   const still = await kube.get('PersistentVolume', { name: made.pv });
   expect(still.spec?.persistentVolumeReclaimPolicy).toBe('Retain');
   await startAndCompare();

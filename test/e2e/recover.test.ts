@@ -55,18 +55,23 @@ test(
     await follow(on, restoring, 'restore', (status) => phaseRow(status, 'restore').state === 'running');
     await duringActivity(on, restoring, 'importDump');
     await terminate(on, restoring);
-    // Killed when it has begun to put things back: the next one goes on.
-    const first = on.pgleap('recover', 'databases/postgres', '--yes', '--json');
-    let said = '';
-    first.child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()));
-    while (!said.includes('undo: bind')) {
-      if (first.child.exitCode !== null) throw new Error(`it ended: ${said}`);
-      await sleep(20);
+    // Killed when it has begun to put things back, and once the fence is lifted: the next one goes on.
+    for (const point of ['undo: bind', 'undo: web/site back to']) {
+      const run = on.pgleap('recover', 'databases/postgres', '--yes', '--json');
+      let said = '';
+      run.child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()));
+      while (!said.includes(point)) {
+        if (run.child.exitCode !== null) throw new Error(`it ended: ${said}`);
+        await sleep(20);
+      }
+      const killed = once(run.child, 'exit');
+      run.child.kill('SIGKILL');
+      await killed;
     }
-    const killed = once(first.child, 'exit');
-    first.child.kill('SIGKILL');
-    await killed;
-    expect(await recover(on, 0, '--yes')).toMatchObject({ ok: true, outcome: 'rolled-back', differences: [] });
+    const last = await recover(on, 0, '--yes');
+    expect(last).toMatchObject({ ok: true, outcome: 'rolled-back', back: { volume: 'original', kept: null } });
+    expect(last['differences']).toEqual([expect.stringMatching(/^fingerprint: not seen \(an earlier run lifted/)]);
+    expect(last['before']).toContainEqual(expect.stringMatching(/^bind .* to the original volume/));
     expect(await oldWorld(scene)).toEqual(before);
     expect((await countAcknowledged(scene, on.visitor.visits.acknowledged)).missing).toBe(0);
   },

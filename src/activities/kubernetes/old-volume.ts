@@ -150,6 +150,18 @@ export async function keptVolume(kube: Kube, world: World): Promise<Rebound['kep
   return found === undefined ? null : { pv: found.metadata?.name ?? '', handle: found.spec?.csi?.volumeHandle ?? '' };
 }
 
+/** What the database is on, and what was kept, when an earlier run bound it and its answer is lost. */
+export async function seeRebound(
+  kube: Kube,
+  world: World,
+  database: DatabaseFact,
+): Promise<{ volume: VolumeUsed | null; kept: Rebound['kept'] }> {
+  const { claim, workload } = database;
+  const bound = await kube.find('PersistentVolumeClaim', { namespace: workload.namespace, name: claim.name });
+  const volume = oldVolumeOf(world, database, bound?.spec?.volumeName) ?? null;
+  return { volume, kept: await keptVolume(kube, world) };
+}
+
 /** Whether services wrote to the PV's volume and it was kept for that. */
 export function isKept({ metadata }: Resource<'PersistentVolume'>): boolean {
   return metadata?.labels?.[keptLabel] !== undefined;
