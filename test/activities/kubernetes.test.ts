@@ -341,6 +341,22 @@ describe('the right world', () => {
     ]);
   });
 
+  test('a service that is not there to be stopped holds up nobody who goes back with a loss, and else is an error', async () => {
+    const lossy = { ...world, upgradeId: 'u0badb0ac' };
+    await act('beginJournal', { world: lossy, workflowId, planHash: 'p', summary: '16 to 18' });
+    const stops = () => [
+      act('stopService', { world: lossy, service: { ...service('site'), uid: 'other' } }),
+      act('suspendCronJob', { world: lossy, service: { ...service('blackbox'), uid: 'other' } }),
+    ];
+    await act('journalCommit', { world: lossy });
+    for (const { status } of await Promise.allSettled(stops())) expect(status).toBe('rejected');
+    await act('journalBack', { world: lossy });
+    await Promise.all(stops());
+    expect(await replicas('site')).toBe(2);
+    const at = { namespace, name: `pgleap-${lossy.upgradeId}-journal` };
+    await kube.remove('ConfigMap', at, (await kube.get('ConfigMap', at)).metadata?.uid ?? '');
+  });
+
   test('a count that changed since the plan is refused, and nothing is put back that was not taken', async () => {
     const planned = { ...service('site'), replicas: 3 };
     await expect(act('stopService', { world, service: planned })).rejects.toThrow(/has 2 replicas, planned were 3/);

@@ -6,6 +6,7 @@ import { fail, isFailure } from '../errors.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
 import type { Kube, Resource } from './client.ts';
 import { checkCluster, getRecorded, getWorkload, strange } from './identity.ts';
+import { headOf } from './journal.ts';
 import {
   annotations,
   awaitNoPods,
@@ -54,6 +55,11 @@ export function createServiceActivities(
     return (await kube.find(service.kind, service))?.metadata?.uid === service.uid;
   }
 
+  /** Whether going back after the commit point goes past it: what is left of it finds the target fenced in a moment. */
+  async function isPassedBy(world: World, service: ServiceFact): Promise<boolean> {
+    return !(await isThere(world, service)) && Boolean((await headOf(kube, world))?.backAt);
+  }
+
   async function getCronJob(world: World, service: ServiceFact): Promise<Resource<'CronJob'>> {
     await checkCluster(kube, world);
     return await getRecorded(kube, 'CronJob', service, service.uid);
@@ -97,6 +103,7 @@ export function createServiceActivities(
 
   return {
     async stopService({ world, service }) {
+      if (await isPassedBy(world, service)) return;
       const kind = workloadKind(service);
       const workload = await getWorkload(kube, world, { ...service, kind });
       const now = workload.spec?.replicas ?? 1;
@@ -141,6 +148,7 @@ export function createServiceActivities(
     },
 
     async suspendCronJob({ world, service }) {
+      if (await isPassedBy(world, service)) return { runningJobs: 0 };
       const cron = await getCronJob(world, service);
       const suspended = cron.spec?.suspend ?? false;
       if (marked(cron, world, annotations.stoppedAt) === undefined) {
