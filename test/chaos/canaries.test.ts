@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KubeConfig } from '@kubernetes/client-node';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, test, vi, type TestContext } from 'vitest';
 import { sendMessage, upgradeStatus } from '../../src/client/upgrades.ts';
 import { UserError } from '../../src/domain/exit-codes.ts';
 import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
@@ -34,11 +34,14 @@ const title = 'canaries';
 /** So often a fault happens in one upgrade. Those that are waited out take their time. */
 const hits = (fault: Fault) => (fault === 'timeout' ? 4 : 20);
 
+// They wait most of the time.
+vi.setConfig({ maxConcurrency: 2 });
 for (const fault of sampled(title, ['none', ...faults] as const)) {
-  test(`no secret comes out: ${fault}`, { timeout: 900_000 }, async (context) => {
+  test.concurrent(`no secret comes out: ${fault}`, { timeout: 900_000 }, async (context) => {
     const began = performance.now();
     tell(context, title, { fault, outcome: '' });
-    const on = await raiseStage(16, 1);
+    const { onTestFinished } = context;
+    const on = await raiseStage(16, 1, { onTestFinished });
     const canaries: Canaries = new Map();
     const canary = (where: string) => {
       const secret = `canary${randomBytes(12).toString('hex')}`;
@@ -52,7 +55,7 @@ for (const fault of sampled(title, ['none', ...faults] as const)) {
     kubeSecrets(on.access.kubeConfig).forEach((secret, n) => canaries.set(`kubeconfig ${n}`, secret));
     expect(canaries.size).toBeGreaterThan(20);
 
-    const way = await betweenWorkerAndWorld(on, canary('the webhook’s URL'));
+    const way = await betweenWorkerAndWorld(on, canary('the webhook’s URL'), onTestFinished);
     // The backup job of the example shows its own password to everybody.
     const processes = watchProcesses(without(canaries, /blackbox/));
     onTestFinished(async () => void (await processes.stop()));
@@ -93,7 +96,7 @@ for (const fault of sampled(title, ['none', ...faults] as const)) {
 }
 
 /** Proxies before everything the worker talks to, a chat room, and a folder for its temporary files. */
-async function betweenWorkerAndWorld(on: Stage, room: string) {
+async function betweenWorkerAndWorld(on: Stage, room: string, onTestFinished: TestContext['onTestFinished']) {
   const { sandbox } = on;
   const folder = await mkdtemp(join(tmpdir(), 'pgleap-canaries-'));
   onTestFinished(() => rm(folder, { recursive: true, force: true }));
