@@ -105,7 +105,10 @@ function lastingServices(services: readonly ServiceFact[]): unknown {
   return services.map((service) => (service.hpa === null ? service : { ...service, replicas: null }));
 }
 
-/** What is not as it was planned, `services` with what keeps them; the database's pod and an HPA's counts may be others at any time. */
+/**
+ * What is not as it was planned, `services` with what keeps them; the database's pod and an HPA's counts may be others at any
+ * time.
+ */
 export function changedSince(planned: ClusterFacts, found: ClusterFacts): { database: boolean; services: boolean } {
   const differ = (a: unknown, b: unknown) => canonicalHash(a) !== canonicalHash(b);
   return {

@@ -13,8 +13,8 @@ import { resolved, show, stop, type Run } from './run.ts';
 
 /**
  * True when the plan is still true, with the database's pod of now. False when services, or what keeps them, changed: then the
- * plan is made anew from them, and what was approved is void. A database that is another one ends the upgrade; one that cannot be looked at, or
- * a check that FAILED only now, parks it.
+ * plan is made anew from them, and what was approved is void. A database that is another one ends the upgrade; one that cannot
+ * be looked at, or a check that FAILED only now, parks it.
  */
 export async function planStillHolds(run: Run): Promise<boolean> {
   const { spec, plan } = resolved(run);
