@@ -535,6 +535,8 @@ describe('an upgrade that is rolled back', () => {
       'pgleap.dev/upgrade': 'u0badcafe',
       'pgleap.dev/before': 'replicas=2',
     });
+    // A workflow that was reset to before this plans with what was, and not with what it left.
+    expect((await inspectWith({})).facts?.services).toEqual(facts.services);
     expect(await act('observeService', { world, service: service('site'), since: world.startedAt })).toMatchObject({
       ready: false,
     });

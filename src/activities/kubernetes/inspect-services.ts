@@ -3,7 +3,7 @@ import type { AtRest, ReconcilerFact, ServiceFact, WorkloadRef } from '../../dom
 import type { Spec } from '../../domain/spec.ts';
 import type { Kube } from './client.ts';
 import { scalerKeepers, serviceKeepers, subjectOf, type Scalers } from './reconcilers.ts';
-import { annotations } from './workloads.ts';
+import { annotations, replicasBefore } from './workloads.ts';
 
 /**
  * Resolves the spec's services with their exact counts, and what must be paused for them to stay at 0; adds a check for each
@@ -46,22 +46,25 @@ export async function inspectServices(
     const scaledObject = scalers.scaledObjects.get(key);
     const count = object.spec !== undefined && 'replicas' in object.spec ? object.spec.replicas : undefined;
     const suspend = object.spec !== undefined && 'suspend' in object.spec ? object.spec.suspend : undefined;
-    const replicas = kind === 'CronJob' ? null : (count ?? 1);
+    const marks = object.metadata?.annotations ?? {};
+    // As an upgrade found it, not as it left it: a workflow that was reset to before that must not plan with what is stopped.
+    const before = marks[annotations.stoppedAt] === undefined ? undefined : marks[annotations.before];
+    const replicas = kind === 'CronJob' ? null : (replicasBefore(before) ?? count ?? 1);
     facts.push({
       kind,
       namespace,
       name,
       uid: object.metadata?.uid ?? '',
       replicas,
-      suspended: kind === 'CronJob' ? (suspend ?? false) : null,
+      suspended: kind === 'CronJob' ? before !== 'suspend=false' && (suspend ?? false) : null,
       readOnly,
       login: login ?? null,
       hpa: hpa?.name ?? scaledObject?.metadata?.name ?? null,
     });
-    if (object.metadata?.annotations?.[annotations.stoppedAt] !== undefined) {
+    if (marks[annotations.stoppedAt] !== undefined) {
       failed(
         'kube.leftover',
-        `${says} is still stopped by upgrade ${object.metadata.annotations[annotations.upgrade]} (before: ${object.metadata.annotations[annotations.before]}).`,
+        `${says} is still stopped by upgrade ${marks[annotations.upgrade]} (before: ${marks[annotations.before]}).`,
         'Finish that upgrade first, or undo it as docs/rollback.md says under “Without Temporal”.',
       );
     }

@@ -14,6 +14,7 @@ import {
   isReady,
   marked,
   podsOf,
+  replicasBefore,
   scale,
   unmarked,
   type Workload,
@@ -235,8 +236,7 @@ function restartsSince(pod: Resource<'Pod'>, since: string): number {
 
 /** What pgleap found when it stopped the service: an autoscaler may have changed the count since the plan. */
 function countBefore(workload: Workload, world: World, service: ServiceFact): number {
-  const text = /^replicas=(\d+)$/.exec(marked(workload, world, annotations.before) ?? '')?.[1];
-  return text === undefined ? (service.replicas ?? 1) : Number(text);
+  return replicasBefore(marked(workload, world, annotations.before)) ?? service.replicas ?? 1;
 }
 
 function workloadKind(service: ServiceFact): WorkloadKind {

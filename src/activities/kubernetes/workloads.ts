@@ -18,6 +18,12 @@ export const annotations = {
   emptied: 'pgleap.dev/emptied',
 } as const;
 
+/** The count in the annotation `before`; undefined when it holds none. */
+export function replicasBefore(before: string | undefined): number | undefined {
+  const count = /^replicas=(\d+)$/.exec(before ?? '')?.[1];
+  return count === undefined ? undefined : Number(count);
+}
+
 export type Workload = Resource<'Deployment' | 'StatefulSet'>;
 type Pod = Resource<'Pod'>;
 
