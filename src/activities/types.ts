@@ -33,7 +33,7 @@ import type { Check } from '../domain/checks.ts';
 import type { Compared, OldWorld, Rebound, SourceSeen, WriteCounts, Writes } from '../domain/old-world.ts';
 import type { Spec } from '../domain/spec.ts';
 import type { UpgradeStatus } from '../domain/state.ts';
-import type { Undo } from '../domain/undo.ts';
+import type { RegisteredUndo, Undo } from '../domain/undo.ts';
 
 /** Heartbeat of a long activity, and the argument of the `progress` signal. Measured, never guessed. */
 export interface Progress {
@@ -65,8 +65,13 @@ export interface ClusterActivities {
   beginJournal(arg: { world: World; workflowId: string; planHash: string; summary: string }): Promise<void>;
   /** Keeps what is known of the old world in the journal, in the place of what was known before. */
   journalOld(arg: { world: World; old: OldWorld }): Promise<void>;
-  /** null when there is no journal. A workflow that was reset knows less than its journal. */
-  readJournal(arg: { world: World }): Promise<{ committedAt: string | null; outcome: string | null } | null>;
+  /**
+   * null when there is no journal. A workflow that was reset knows less than its journal. Answers in the histories of older
+   * versions have no `undos`.
+   */
+  readJournal(arg: {
+    world: World;
+  }): Promise<{ committedAt: string | null; outcome: string | null; undos?: RegisteredUndo[] } | null>;
   /** Appends undos, in this order and in one write, before their changes are made. The same id again replaces it in place. */
   journalUndo(arg: { world: World; undos: Undo[] }): Promise<void>;
   /** Marks one undo as done, so that a second rollback does not repeat it. */

@@ -12,7 +12,7 @@ import { createActivities } from '../activities/index.ts';
 import { writeArtifact } from '../activities/artifacts/store.ts';
 import { isFailure, messageOf } from '../activities/errors.ts';
 import { createKube, type Kube } from '../activities/kubernetes/client.ts';
-import { listJournals, takeOver, type Journal } from '../activities/kubernetes/journal.ts';
+import { listJournals, takeOver, undosOf, type Journal } from '../activities/kubernetes/journal.ts';
 import { seeRebound } from '../activities/kubernetes/old-volume.ts';
 import type { SharedActivities } from '../activities/types.ts';
 import { UserError } from '../domain/exit-codes.ts';
@@ -81,7 +81,7 @@ export async function findRecovery(name: string, { force }: { force: boolean }):
   const workflow = await workflowState(head.workflowId, force);
   const direction = head.committedAt !== null && !head.backAt ? 'finish' : 'back';
   const folder = path.join(old?.artifacts ?? config.artifacts, head.upgradeId);
-  const undos = journal.entries.map(({ undo, undoneAt }): RegisteredUndo => ({ ...undo, done: undoneAt !== null }));
+  const undos = undosOf(journal);
   const recovery: Recovery = {
     upgradeId: head.upgradeId,
     workflowId: head.workflowId,

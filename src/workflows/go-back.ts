@@ -219,7 +219,8 @@ async function takeAgain(
   if (candidate === null) return { failed: 'there is no candidate to take it' };
   const { superuser, port } = database;
   const server: ServerRef = { role: 'source', pod: candidate, superuser, host: source.podIp, port };
-  const name = `source-back-${source.pod.uid.slice(0, 8)}`;
+  // Found again after a crash, but not when somebody wrote since.
+  const name = `source-back-${source.pod.uid.slice(0, 8)}-${source.nextTransaction}`;
   return await way.look('fingerprint', 'fingerprint of the source, before services come back', { world, server, name });
 }
 

@@ -12,8 +12,8 @@ const losses = new Set<FailureType>(['PodLost', 'JobLost', 'ScratchLost', 'Serve
 
 /**
  * Runs a phase's body, and runs it again when the pod it worked in was lost, or the detached work with it, the server that it
- * worked on, or what lay on its scratch volume: deleted, evicted, out of memory, a node restarted. As for a `retry` of a person's, `tries` tells the body
- * that it was begun before.
+ * worked on, or what lay on its scratch volume: deleted, evicted, out of memory, a node restarted. As for a `retry` of a
+ * person's, `tries` tells the body that it was begun before.
  */
 export async function evenIfLost(run: Run, name: PhaseName, body: (run: Run) => Promise<void>): Promise<void> {
   for (let lost = 1; ; lost += 1) {

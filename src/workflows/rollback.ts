@@ -3,6 +3,7 @@ import { CancellationScope } from '@temporalio/workflow';
 import type { SharedActivities } from '../activities/types.ts';
 import { cloneKeptText, differencesText, writesText } from '../domain/old-world.ts';
 import { downtimeSeconds } from '../domain/state.ts';
+import type { RegisteredUndo } from '../domain/undo.ts';
 import { act, actOnce } from './activities.ts';
 import { goBack, type Way } from './go-back.ts';
 import { oldWorldOf } from './old-world.ts';
@@ -18,7 +19,7 @@ export async function rollBack(run: Run): Promise<boolean> {
   return CancellationScope.nonCancellable(async () => {
     try {
       const opened = status.committedAt !== null;
-      if (run.journalTried && !opened) await requireNotOpened(run);
+      if (run.journalTried && !opened) await askJournal(run);
       if (opened) {
         status.notes.push(
           `Before it went back, the upgrade itself took ${downtimeSeconds(status, now()) ?? 0} s of downtime.`,
@@ -36,18 +37,34 @@ export async function rollBack(run: Run): Promise<boolean> {
   });
 }
 
-/** A workflow that was reset to before its commit point takes the target for one that nobody wrote to. */
-async function requireNotOpened(run: Run): Promise<void> {
+/**
+ * A workflow that was reset knows less than its journal: of a target that was opened, which parks; of changes that must be
+ * undone, too.
+ */
+async function askJournal(run: Run): Promise<void> {
   const { world } = resolved(run);
   for (;;) {
     const head = await wayOf(run).call('readJournal', 'see that the target was never opened', { world });
-    if (!head?.committedAt) return;
+    if (!head?.committedAt) return learnUndos(run, head?.undos ?? []);
     const message =
       `The journal says that the target has been open since ${head.committedAt}, which this workflow, reset to before that, does not know: ` +
       `going back would lose what was written since. Abort, and finish with: pgleap recover ${place(run)}`;
     const failed = { activity: null, doing: 'see that the target was never opened', code: null };
     if ((await park(run, 'rollback', { type: 'Refused', message, failed })) === 'abort') throw new GaveUp();
   }
+}
+
+/** The journal's undos in their order, after those from before it was begun. */
+function learnUndos({ status }: Run, undos: RegisteredUndo[]): void {
+  const known = new Set(status.undo.map(({ id }) => id));
+  const news = undos.filter(({ id }) => !known.has(id));
+  if (news.length > 0) {
+    status.notes.push(
+      `The journal knows of ${news.length} changes that this workflow, reset to before them, does not: they are undone, too.`,
+    );
+  }
+  const journalled = new Set(undos.map(({ id }) => id));
+  status.undo = [...status.undo.filter(({ id }) => !journalled.has(id)), ...undos];
 }
 
 /** As the command takes it. */

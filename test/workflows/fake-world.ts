@@ -184,7 +184,11 @@ export function createWorld(knobs: Knobs) {
     },
     readJournal: async () =>
       journal.begun
-        ? { committedAt: journal.committed ? '2026-01-01T00:00:00Z' : null, outcome: journal.closed }
+        ? {
+            committedAt: journal.committed ? '2026-01-01T00:00:00Z' : null,
+            outcome: journal.closed,
+            undos: journal.undos.map((undo) => ({ ...undo, done: journal.undone.includes(undo.id) })),
+          }
         : null,
     journalUndo: async ({ undos }) => {
       journalOpen();

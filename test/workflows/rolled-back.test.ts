@@ -1,7 +1,7 @@
 /** The ways back, and the upgrades that never begin. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { PhaseName } from '../../src/domain/phases.ts';
-import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
+import type { GateName, PhaseName } from '../../src/domain/phases.ts';
+import { gateRow, type UpgradeResult, type UpgradeStatus } from '../../src/domain/state.ts';
 import { undoOrder } from '../../src/domain/undo.ts';
 import { allAuto, failure, oldWorldStands, refusal } from './expectations.ts';
 import type { ActivityName } from './fake-world.ts';
@@ -262,31 +262,52 @@ describe.concurrent('rolled back', () => {
     oldWorldStands(upgrade);
   });
 
+  /** Asks at `gate` and at `later`, says yes to the first, and forgets that when the other is open. */
+  async function resetTo(gate: GateName, later: GateName, expects: typeof expect) {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, [gate]: {}, [later]: {} } } });
+    const { workflowId } = upgrade.handle;
+    await upgrade.until((status) => gateRow(status, gate).state === 'open');
+    const { events = [] } = await upgrade.handle.fetchHistory();
+    const done = events?.filter((event) => event.workflowTaskCompletedEventAttributes).at(-1)?.eventId;
+    await upgrade.answer(gate);
+    await upgrade.until((status) => gateRow(status, later).state === 'open');
+    const { workflowService, options } = harness.env.client;
+    await workflowService.resetWorkflowExecution({
+      namespace: options.namespace,
+      workflowExecution: { workflowId },
+      reason: 'by a test',
+      requestId: workflowId,
+      ...(done ? { workflowTaskFinishEventId: done } : {}),
+      // Without the yes that came after it.
+      resetReapplyType: 2,
+    });
+    const again = harness.env.client.workflow.getHandle(workflowId);
+    const status = () => again.query<UpgradeStatus>('status');
+    await expects.poll(async () => gateRow(await status(), gate).state, { timeout: 60_000 }).toBe('open');
+    return { upgrade, again, status };
+  }
+
+  test('a workflow that was reset to before its changes undoes what only the journal knows', async ({
+    expect: expects,
+  }) => {
+    const { upgrade, again, status } = await resetTo('begin', 'reopen', expects);
+    expect((await status()).undo.map(({ activity }) => activity)).not.toContain('rebindOriginal');
+    expect(upgrade.world.state.claim).toBe('new');
+    await again.executeUpdate('reject', { args: [{ gate: 'begin', by: 'ada' }] });
+    const result = (await again.result()) as UpgradeResult;
+    expect(result).toMatchObject({ outcome: 'rolled-back', servicesRestored: true, routesRestored: true });
+    expect((await status()).notes.join()).toMatch(
+      /The journal knows of \d+ changes that this workflow, reset to before/,
+    );
+    oldWorldStands(upgrade);
+  });
+
   describe('reset to before the commit point it passed, a workflow', () => {
     /** Passes the commit point and forgets it. */
     async function reset(expects: typeof expect) {
-      const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {}, cleanup: {} } } });
-      const { workflowId } = upgrade.handle;
-      await upgrade.until((status) => gateRow(status, 'reopen').state === 'open');
-      const { events = [] } = await upgrade.handle.fetchHistory();
-      const done = events?.filter((event) => event.workflowTaskCompletedEventAttributes).at(-1)?.eventId;
-      await upgrade.answer('reopen');
-      await upgrade.until((status) => gateRow(status, 'cleanup').state === 'open');
-      const { workflowService, options } = harness.env.client;
-      await workflowService.resetWorkflowExecution({
-        namespace: options.namespace,
-        workflowExecution: { workflowId },
-        reason: 'by a test',
-        requestId: workflowId,
-        ...(done ? { workflowTaskFinishEventId: done } : {}),
-        // Without the yes that came after it.
-        resetReapplyType: 2,
-      });
-      const again = harness.env.client.workflow.getHandle(workflowId);
-      const status = () => again.query<UpgradeStatus>('status');
-      await expects.poll(async () => gateRow(await status(), 'reopen').state, { timeout: 60_000 }).toBe('open');
-      expect((await status()).committedAt).toBeNull();
-      return { upgrade, again, status };
+      const all = await resetTo('reopen', 'cleanup', expects);
+      expect((await all.status()).committedAt).toBeNull();
+      return all;
     }
 
     test('does not go back, and names what does', async ({ expect: expects }) => {

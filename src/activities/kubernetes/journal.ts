@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { World } from '../../domain/facts.ts';
 import type { OldWorld } from '../../domain/old-world.ts';
-import type { Undo } from '../../domain/undo.ts';
+import type { RegisteredUndo, Undo } from '../../domain/undo.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
 import { fail, isFailure } from '../errors.ts';
 import type { Kube, Resource } from './client.ts';
@@ -87,10 +87,19 @@ export async function listJournals(kube: Kube, namespace: string): Promise<Journ
   return maps.map(parseJournal).filter((journal) => journal !== undefined);
 }
 
+async function journalOf(kube: Kube, world: World): Promise<Journal | undefined> {
+  const map = await kube.find('ConfigMap', { namespace: world.namespace, name: names.journal(world.upgradeId) });
+  return map === undefined || !isOurs(map, world) ? undefined : parseJournal(map);
+}
+
 /** Of this upgrade's journal; undefined when there is none. */
 export async function headOf(kube: Kube, world: World): Promise<JournalHead | undefined> {
-  const map = await kube.find('ConfigMap', { namespace: world.namespace, name: names.journal(world.upgradeId) });
-  return map === undefined || !isOurs(map, world) ? undefined : parseJournal(map)?.head;
+  return (await journalOf(kube, world))?.head;
+}
+
+/** What a journal says is to be undone, and what is already. */
+export function undosOf({ entries }: Journal): RegisteredUndo[] {
+  return entries.map(({ undo, undoneAt }) => ({ ...undo, done: undoneAt !== null }));
 }
 
 export function createJournalActivities(
@@ -239,8 +248,10 @@ export function createJournalActivities(
 
     async readJournal({ world }) {
       await checkCluster(kube, world);
-      const head = await headOf(kube, world);
-      return head === undefined ? null : { committedAt: head.committedAt, outcome: head.outcome };
+      const journal = await journalOf(kube, world);
+      if (journal === undefined) return null;
+      const { committedAt, outcome } = journal.head;
+      return { committedAt, outcome, undos: undosOf(journal) };
     },
 
     async journalUndo({ world, undos }) {
