@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KubeConfig } from '@kubernetes/client-node';
-import { expect, test, vi, type TestContext } from 'vitest';
+import { expect, test, type TestContext } from 'vitest';
 import { sendMessage, upgradeStatus } from '../../src/client/upgrades.ts';
 import { UserError } from '../../src/domain/exit-codes.ts';
 import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
@@ -34,8 +34,6 @@ const title = 'canaries';
 /** So often a fault happens in one upgrade. Those that are waited out take their time. */
 const hits = (fault: Fault) => (fault === 'timeout' ? 4 : 20);
 
-// They wait most of the time.
-vi.setConfig({ maxConcurrency: 2 });
 for (const fault of sampled(title, ['none', ...faults] as const)) {
   test.concurrent(`no secret comes out: ${fault}`, { timeout: 900_000 }, async (context) => {
     const began = performance.now();

@@ -2,10 +2,10 @@ import type { Reporter, TestCase } from 'vitest/node';
 import { sampleSize, seed } from './seed.ts';
 import { printTable, type Row } from './table.ts';
 
-/** Shorter tests are told of by the file they are in, when it ends. */
+/** Shorter tests that pass are told of by the file they are in, when it ends. */
 const longMs = 10_000;
 
-/** Prints each long test as it ends, the tables that the tests filled, the seed, and as the last line how many passed and failed. */
+/** Prints each long or failed test as it ends, the tables that the tests filled, the seed, and as the last line how many passed and failed. */
 export default class ChaosReporter implements Reporter {
   onTestRunStart(): void {
     const sample = sampleSize === undefined ? 'everything' : `a sample of ${sampleSize} of each table`;
@@ -14,10 +14,12 @@ export default class ChaosReporter implements Reporter {
 
   onTestCaseResult(test: TestCase): void {
     const took = test.diagnostic()?.duration ?? 0;
-    if (took < longMs) return;
+    const { state, errors = [] } = test.result();
+    if (took < longMs && state !== 'failed') return;
     const minutes = Math.round(process.uptime() / 60);
+    const why = errors.map(({ message, diff = '' }) => `\n${message}\n${diff}`).join('');
     process.stdout.write(
-      `chaos: after ${minutes} min: ${test.result().state} in ${Math.round(took / 1000)} s: ${test.fullName}\n`,
+      `chaos: after ${minutes} min: ${state} in ${Math.round(took / 1000)} s: ${test.fullName}${why}\n`,
     );
   }
 

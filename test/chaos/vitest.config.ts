@@ -11,7 +11,8 @@ export default defineConfig({
     include: ['test/chaos/**/*.test.ts'],
     reporters: ['default', fileURLToPath(new URL('reporter.ts', import.meta.url))],
     pool: 'forks',
-    maxWorkers: 2,
+    // Upgrades run side by side in a file; more at once only wait for each other, and then for too long.
+    maxWorkers: 1,
     maxConcurrency: 3,
     testTimeout: 120_000,
     hookTimeout: 180_000,
