@@ -475,6 +475,21 @@ describe('an upgrade that is rolled back', () => {
     await act('createCandidate', arg);
   });
 
+  test('waits for a candidate that did start and was killed again and again', { timeout: 120_000 }, async () => {
+    const arg = { world, spec: makeSpec(), database: facts.database, source, generation: 2 };
+    const first = await act('createCandidate', arg);
+    const waiting = async () => {
+      const [container] = (await kube.get('Pod', first.pod)).status?.containerStatuses ?? [];
+      return `${container?.state?.waiting?.reason} after ${container?.restartCount}`;
+    };
+    for (const restarts of [0, 1, 2]) {
+      await runInPod(kubeConfig, first.pod, ['sh', '-c', 'kill -QUIT 1']);
+      const found = `CrashLoopBackOff after ${restarts}`;
+      await expect.poll(waiting, { interval: 20, timeout: 10_000 }).toBe(found);
+      expect(await act('createCandidate', arg)).toEqual(first);
+    }
+  });
+
   test('makes a candidate again whose scratch volume was emptied, before its server notices', async () => {
     const arg = { world, spec: makeSpec(), database: facts.database, source, generation: 2 };
     const first = await act('createCandidate', arg);

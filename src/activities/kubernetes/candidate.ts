@@ -151,7 +151,9 @@ export function createCandidateActivities(
       );
     }
     const restarts = pod.status?.containerStatuses?.[0]?.restartCount ?? 0;
-    if (reason === 'CrashLoopBackOff' && restarts >= 2) {
+    // One that was furnished did start: it was killed since, and is waited for.
+    const started = pod.metadata?.annotations?.[majorAnnotation] !== undefined;
+    if (reason === 'CrashLoopBackOff' && restarts >= 2 && !started) {
       const at = { namespace: pod.metadata?.namespace ?? '', name: pod.metadata?.name ?? '' };
       const log = await kube.log(at, { container: pod.spec?.containers[0]?.name ?? '', tailLines: 15, previous: true });
       throw fail(
