@@ -182,6 +182,14 @@ describe('execInPod', () => {
     expect((await execInPod(kc, pod, ['sh', '-c', 'exit 136'])).code).toBe(136);
   });
 
+  test('a command whose container ended just before it is StreamBroken and no missing program', async () => {
+    const { kc } = await server();
+    await expect(execInPod(kc, pod, ['/proc/4194305/ns/ipc'])).rejects.toMatchObject({
+      type: 'StreamBroken',
+      message: expect.stringContaining('no such file or directory'),
+    });
+  });
+
   test('a program that the container lacks is 127', async () => {
     const { kc } = await server();
     expect((await execInPod(kc, pod, ['no-such-program'])).code).toBe(127);
@@ -263,6 +271,20 @@ describe('jobs', () => {
     expect(await readFile(join(folder, 'jobs/import/after'), 'utf8')).not.toBe('0\n');
     await killJob(kc, pod, 'import');
     await killJob(kc, pod, 'never-started');
+  });
+
+  test('that fork all the time leave no orphan when they are killed', { timeout: 60_000 }, async () => {
+    const { kc, folder } = await jobs();
+    const script =
+      'set -e; while :; do sh -c "sleep 0.002 || exit; read name <../../lives; [ -d /proc/$$ ] || echo orphan >>../../orphans"; done';
+    await writeFile(join(folder, 'lives'), 'yes\n');
+    for (let time = 0; time < 8; time += 1) {
+      await startJob(kc, pod, { name: `dump-${time}`, script });
+      await expect.poll(async () => (await pollJob(kc, pod, `dump-${time}`)).state).toBe('running');
+      await killJob(kc, pod, `dump-${time}`);
+      expect(await pollJob(kc, pod, `dump-${time}`)).toMatchObject({ state: 'done' });
+    }
+    expect(existsSync(join(folder, 'orphans'))).toBe(false);
   });
 
   test('whose folder goes while they are looked at are absent', async () => {

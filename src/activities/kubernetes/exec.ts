@@ -223,7 +223,8 @@ function exitOf(status: Status, stderr: string, where: string): { code: number; 
   const cause = status.details?.causes?.find((one) => one.reason === 'ExitCode');
   if (status.reason === 'NonZeroExitCode' && cause !== undefined) return { code: Number(cause.message), stderr };
   const message = status.message ?? JSON.stringify(status);
-  if (/executable file not found|no such file or directory/i.test(message)) {
+  // Below /proc it is the container's own process that is missing: it ended just then.
+  if (/executable file not found|no such file or directory/i.test(message) && !message.includes('/proc/')) {
     return { code: 127, stderr: `${stderr}${message}` };
   }
   throw fail('StreamBroken', `the command in ${where} could not be run to its end: ${message}`);

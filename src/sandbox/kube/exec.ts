@@ -113,10 +113,12 @@ function serve(ws: WebSocket, { child: start, wants }: Start): void {
     finish(ws, { status: 'Failure', reason: 'InternalError', message: error.message, code: 500 });
   });
   // 'close' comes after both streams have ended, so that the status is the last message.
+  let says = '';
+  child.stderr?.once('data', (data: Buffer) => (says = data.toString()));
   child.on('close', (code, signal) => {
     // A client that is paused by a full stdin would else never be read to its end.
     ws.resume();
-    void Promise.all(output).then(() => finish(ws, exitStatus(code ?? signalCode(signal))));
+    void Promise.all(output).then(() => finish(ws, exitStatus(code ?? signalCode(signal), says)));
   });
   // A client that goes leaves the process running, as with a real kubelet; only its stdin ends.
   ws.on('close', () => child.stdin?.end());
@@ -133,8 +135,13 @@ function signalCode(signal: NodeJS.Signals | null): number {
   return signal === 'SIGKILL' ? 137 : 143;
 }
 
-function exitStatus(code: number): Partial<StatusBody> {
+function exitStatus(code: number, says: string): Partial<StatusBody> {
   if (code === 0) return { status: 'Success' };
+  // The container ended just then: what enters it says so, and not the program. The words are runc's.
+  if (code === 1 && says.startsWith('nsenter: cannot open /proc/')) {
+    const message = `OCI runtime exec failed: exec failed: lstat ${says.split(' ')[3]} no such file or directory`;
+    return { status: 'Failure', reason: 'InternalError', message, code: 500 };
+  }
   return {
     status: 'Failure',
     reason: 'NonZeroExitCode',
