@@ -2,14 +2,14 @@ import type { ServiceFact, World } from '../../domain/facts.ts';
 import { compared, comparedHash, unseen, type Compared, type OldWorld } from '../../domain/old-world.ts';
 import { poll } from '../context.ts';
 import { isFailure } from '../errors.ts';
-import type { Kube } from './client.ts';
+import type { Kube, Resource } from './client.ts';
 import { checkCluster } from './identity.ts';
 import { newVolumeLeft } from './old-volume.ts';
 import { containerOf, templateHash, whenScaledOf } from './template.ts';
 
 /** How long replicas are waited for. */
 const readyMs = 60_000;
-/** How long the CSI driver is waited for: to detach a volume and delete it takes Linode up to a minute. */
+/** How long the CSI driver is waited for. */
 const removedMs = 120_000;
 
 /** The cluster's part of the old world beside what is there now. What is gone is a difference, not an error. */
@@ -53,19 +53,19 @@ async function compareVolume(kube: Kube, { database }: OldWorld): Promise<Compar
 
 /** That nothing is left of the new volume. The way back did not wait for its driver: the services did. */
 async function compareNewVolume(kube: Kube, world: World, { database }: OldWorld): Promise<Compared[]> {
-  let left = await newVolumeLeft(kube, world, database);
-  if (left === undefined) return [];
-  const name = left.metadata?.name ?? '';
-  await poll(
+  let left: Resource<'PersistentVolume'> | undefined;
+  const removed = await poll(
     async () => {
-      left = await newVolumeLeft(kube, world, database);
-      return left === undefined ? true : undefined;
+      const now = await newVolumeLeft(kube, world, database);
+      left = now ?? left;
+      return now === undefined ? 'removed' : undefined;
     },
     { timeoutMs: removedMs },
   );
-  const found =
-    left === undefined ? 'removed' : `${left.status?.phase}, policy ${left.spec?.persistentVolumeReclaimPolicy}`;
-  return [compared('volume', `new volume ${name}`, 'removed', found)];
+  if (left === undefined) return [];
+  const { metadata, status, spec } = left;
+  const found = removed ?? `${status?.phase}, policy ${spec?.persistentVolumeReclaimPolicy}`;
+  return [compared('volume', `new volume ${metadata?.name}`, 'removed', found)];
 }
 
 async function compareDatabase(kube: Kube, { database }: OldWorld): Promise<Compared[]> {

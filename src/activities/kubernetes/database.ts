@@ -75,6 +75,12 @@ export function createDatabaseActivities(
     );
   }
 
+  /** The target while nobody else can log in, with the time it started. */
+  async function fencedTarget(world: World, database: DatabaseFact): Promise<{ server: ServerRef; answer: Answer }> {
+    const found = await server('target', world, database, { accept: ({ listenAddresses }) => listenAddresses === '' });
+    return { server: { ...found.server, began: found.answer.began }, answer: found.answer };
+  }
+
   /** The new claim is bound, and not to the original volume: no server of another major ever opens that. */
   async function requireNewClaim(database: DatabaseFact): Promise<void> {
     const at = { namespace: database.workload.namespace, name: database.claim.name };
@@ -148,7 +154,7 @@ export function createDatabaseActivities(
       } else if ((workload.spec?.replicas ?? 1) === 0) {
         await scale(kube, database.workload, 1);
       }
-      const target = await server('target', world, database, { accept: (answer) => answer.listenAddresses === '' });
+      const target = await fencedTarget(world, database);
       if (majorOf(target.answer.versionNum) <= source.major) {
         throw strange(
           database.workload.kind,
@@ -156,7 +162,7 @@ export function createDatabaseActivities(
           `runs PostgreSQL ${majorOf(target.answer.versionNum)}, which is no upgrade`,
         );
       }
-      return { ...target.server, began: target.answer.began };
+      return target.server;
     },
 
     async emptyTarget({ world, database, claim, target }) {
@@ -175,8 +181,7 @@ export function createDatabaseActivities(
       } else if ((workload.spec?.replicas ?? 1) === 0) {
         await scale(kube, database.workload, 1);
       }
-      const fresh = await server('target', world, database, { accept: (answer) => answer.listenAddresses === '' });
-      return { ...fresh.server, began: fresh.answer.began };
+      return (await fencedTarget(world, database)).server;
     },
 
     async sweepTarget({ world, target }) {

@@ -56,9 +56,17 @@ export function createServiceActivities(
     return (await kube.find(service.kind, service))?.metadata?.uid === service.uid;
   }
 
-  /** Whether going back after the commit point goes past it: what is left of it finds the target fenced in a moment. */
-  async function isPassedBy(world: World, service: ServiceFact): Promise<boolean> {
-    return !(await isThere(world, service)) && Boolean((await headOf(kube, world))?.backAt);
+  /**
+   * What `get` finds; undefined when that is gone or made anew and the upgrade goes back after its commit point, which goes past
+   * it: what is left of it finds the target fenced in a moment.
+   */
+  async function unlessPassedBy<T>(world: World, get: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await get();
+    } catch (error) {
+      if (!isFailure(error, 'NotFound', 'WrongWorld') || !(await headOf(kube, world))?.backAt) throw error;
+      return undefined;
+    }
   }
 
   async function getCronJob(world: World, service: ServiceFact): Promise<Resource<'CronJob'>> {
@@ -104,9 +112,9 @@ export function createServiceActivities(
 
   return {
     async stopService({ world, service }) {
-      if (await isPassedBy(world, service)) return;
       const kind = workloadKind(service);
-      const workload = await getWorkload(kube, world, { ...service, kind });
+      const workload = await unlessPassedBy(world, () => getWorkload(kube, world, { ...service, kind }));
+      if (workload === undefined) return;
       const now = workload.spec?.replicas ?? 1;
       if (marked(workload, world, annotations.stoppedAt) === undefined) {
         if (now !== service.replicas && service.hpa === null) {
@@ -149,8 +157,8 @@ export function createServiceActivities(
     },
 
     async suspendCronJob({ world, service }) {
-      if (await isPassedBy(world, service)) return { runningJobs: 0 };
-      const cron = await getCronJob(world, service);
+      const cron = await unlessPassedBy(world, () => getCronJob(world, service));
+      if (cron === undefined) return { runningJobs: 0 };
       const suspended = cron.spec?.suspend ?? false;
       if (marked(cron, world, annotations.stoppedAt) === undefined) {
         if (suspended !== (service.suspended ?? false)) {
