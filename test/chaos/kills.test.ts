@@ -17,8 +17,8 @@ import { tell } from './table.ts';
 
 const ways = ['forward', 'back'] as const satisfies Way[];
 const writing = process.env['PGLEAP_WRITE_BOUNDARIES'] === '1';
-/** `all`, or a part of the names of the points that are meant. */
-const asked = process.env['PGLEAP_CHAOS_KILLS'];
+/** `all`, or parts of the names of the points that are meant, with `;` between. */
+const asked = process.env['PGLEAP_CHAOS_KILLS']?.split(';');
 
 /** Where a half change does most harm: each gets an upgrade of its own, with Temporal's own timeouts. */
 const dangerous = new Set(
@@ -71,7 +71,9 @@ const otherPoints = 6;
 const points = writing ? [] : allPoints();
 
 function drawn(): Point[] {
-  if (asked !== undefined) return asked === 'all' ? points : points.filter((point) => says(point).includes(asked));
+  if (asked !== undefined) {
+    return points.filter((point) => asked.some((part) => part === 'all' || says(point).includes(part)));
+  }
   if (sampleSize !== undefined) return sampled('kills', points);
   const chosen = new Set(points.filter((point) => dangerous.has(says(point))));
   for (const [victim, size] of Object.entries(draw)) {

@@ -15,6 +15,7 @@ import { startTemporal } from '../../src/client/temporal-server.ts';
 import { planUpgrade, sendMessage, upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
 import { UserError } from '../../src/domain/exit-codes.ts';
 import type { Plan } from '../../src/domain/plan.ts';
+import { differencesText } from '../../src/domain/old-world.ts';
 import { downtimeSeconds, openGate, type UpgradeStatus } from '../../src/domain/state.ts';
 import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
@@ -112,7 +113,7 @@ export async function travel(
   async function strike(point: Point): Promise<boolean> {
     if (point.victim !== 'worker' && !(await harm[point.victim]())) return false;
     left.delete(point);
-    console.error(`${new Date().toISOString().slice(11, 19)} ${says(point)}${away.has(point) ? ', late' : ''}`);
+    console.error(`${clock()} ${says(point)}${away.has(point) ? ', late' : ''}`);
     met.push({ point: says(point), outcome: '', answers: 0, downtime: null, rowsLost: null });
     return true;
   }
@@ -215,7 +216,9 @@ export async function travel(
       if (sent === undefined) return;
       if (last === undefined) throw new Error(`parked before anything was harmed: ${park.type}: ${park.message}`);
       last.answers += 1;
-      console.error(`${last.point}: ${park.type} in ${park.phase}, answered ${action}: ${park.message.slice(0, 300)}`);
+      console.error(
+        `${clock()} ${last.point}: ${park.type} in ${park.phase}, answered ${action}: ${park.message.slice(0, 300)}`,
+      );
       if (last.answers > 3) throw new Error(`${last.point}: parked again and again: ${park.type}: ${park.message}`);
     }
     const gate = openGate(status);
@@ -240,6 +243,7 @@ export async function travel(
   if (outcome === 'upgraded') {
     await expectUpgraded(on, workflowId, before, scene);
   } else {
+    expect(differencesText(result?.back?.compared ?? [])).toEqual([]);
     if (result) expect(result).toMatchObject({ servicesRestored: true, routesRestored: true });
     expect(await oldWorld(scene)).toEqual(old);
     await on.visitor.stop();
@@ -251,6 +255,10 @@ export async function travel(
   expect([...left].map(says), 'points that were not met').toEqual([]);
   expect(met.filter(({ answers }) => answers > 1)).toEqual([]);
   return [...begun.values()];
+}
+
+function clock(): string {
+  return new Date().toISOString().slice(11, 19);
 }
 
 /** Data that differs after a crash of the database differs for good: only the way back is left then. */

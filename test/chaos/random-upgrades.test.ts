@@ -153,15 +153,27 @@ async function finish(upgrade: Upgrade, { park, ...status }: UpgradeStatus, trie
 }
 
 /** While the worker restarts, and until a task is given up that the old one took with it, there is no answer. */
-async function patiently<T>(ask: () => Promise<T>): Promise<T> {
+async function statusOf(upgrade: Upgrade): Promise<UpgradeStatus> {
   for (const until = performance.now() + 120_000; ; await sleep(1000)) {
     try {
-      return await ask();
+      return await upgrade.status();
     } catch (error) {
       const notNow = error instanceof ServiceError || isGrpcDeadlineError(error);
-      if (!notNow || performance.now() > until) throw error;
+      if (!notNow) throw error;
+      if (performance.now() > until) throw new Error(`no answer: ${await taskOf(upgrade)}`, { cause: error });
     }
   }
+}
+
+/** How the last workflow task of one that gives no answer does. */
+async function taskOf({ handle }: Upgrade): Promise<string> {
+  const { pendingWorkflowTask } = (await handle.describe()).raw;
+  const { events } = await handle.fetchHistory();
+  const failed = events?.findLast(
+    (event) => event.workflowTaskFailedEventAttributes,
+  )?.workflowTaskFailedEventAttributes;
+  const task = `task in state ${pendingWorkflowTask?.state}, attempt ${pendingWorkflowTask?.attempt}`;
+  return `${task}, last failure ${failed?.failure?.message}, ${events?.length} events`;
 }
 
 type End = { result: UpgradeResult } | { failed: string };
@@ -228,7 +240,7 @@ describe.concurrent(title, () => {
       void ended.finally(() => running.abort()).catch(() => {});
       let tries = 0;
       const deadline = performance.now() + 300_000;
-      let status = await patiently(() => upgrade.status());
+      let status = await statusOf(upgrade);
       let told = 0;
       for (let made = 0; ; made += 1) {
         await sleep(100 + chances.whole(400), undefined, { signal: running.signal }).catch(() => {});
@@ -236,7 +248,7 @@ describe.concurrent(title, () => {
         // A query costs processor time: one that waits says so to the world, and then goes on only when it is answered.
         if (upgrade.world.told.length > told || status.park || openGate(status)) {
           told = upgrade.world.told.length;
-          status = await patiently(() => upgrade.status());
+          status = await statusOf(upgrade);
         }
         if (status.stage === 'ended') break;
         if (performance.now() > deadline) {
