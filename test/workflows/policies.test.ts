@@ -156,7 +156,9 @@ describe.concurrent('the longest downtime', () => {
     const upgrade = await harness.start({ spec: { maxDowntime: '1s', gates: { ...allAuto, reopen: {} } } });
     const reminders = () => upgrade.world.told.filter(({ text }) => text.includes('longer than the 1s'));
     const status = await upgrade.until((seen) => gateRow(seen, 'reopen').state === 'open' && reminders().length >= 3);
-    expect(status.budget).toMatchObject({ longest: '1s', exceeded: { why: expect.stringContaining('longer') } });
+    // On a slow machine what is left of the second does not suffice before it has passed.
+    const why = expect.stringMatching(/longer than the 1s|Of the 1s/);
+    expect(status.budget).toMatchObject({ longest: '1s', exceeded: { why } });
     await upgrade.answer('reopen');
     expect((await upgrade.handle.result()).ok).toBe(true);
     expect((await upgrade.status()).budget).toBeNull();
