@@ -173,7 +173,7 @@ export interface Back {
   /** null when the volume was never replaced. */
   volume: VolumeUsed | null;
   kept: Rebound['kept'];
-  /** Label of the clone, when it is kept because the data of the original volume was seen to differ. */
+  /** Label of the clone, when it is kept because the data of the original volume was not seen to be as before. */
   cloneKept: string | null;
   /** What was written after the commit point and is lost to the services; null when it was not passed. */
   lostWrites: Writes | null;
@@ -184,7 +184,7 @@ export interface Back {
 /** Why a clone is still there, and what to do about it, for people. */
 export function cloneKeptText(label: string): string {
   return (
-    `The data is not what was fingerprinted, so the clone ${label} is kept at the provider, if it was begun: it is the other copy of the ` +
-    'volume, and costs until somebody removes it by hand, as docs/rollback.md says.'
+    `The data was not seen to be what was fingerprinted, so the clone ${label} is kept at the provider, if it was begun: it is the other ` +
+    'copy of the volume, and costs until somebody removes it by hand, as docs/rollback.md says.'
   );
 }

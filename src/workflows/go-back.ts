@@ -62,10 +62,11 @@ export async function goBack(
   }
   for (const group of order.filter(([first]) => first?.last === false)) {
     // From here on services write.
-    if (old && group[0]?.activity === 'liftSourceFence') {
-      proof.push(...(await proveData(way, world, old)));
-      // Before the fence is ticked off: whoever goes on from there does not prove it again.
-      if (proof.some(({ equal }) => equal === false)) back.cloneKept = await keepClone(way, world, undos);
+    if (group[0]?.activity === 'liftSourceFence') {
+      if (old) proof.push(...(await proveData(way, world, old)));
+      // Before the fence is ticked off: whoever goes on from there does not prove it again. A clone is only made of a source
+      // that was stopped, so there is none where nothing needs a proof.
+      if (!isProven(proof)) back.cloneKept = await keepClone(way, world, undos);
     }
     await way.all(group.map((undo) => putBack(way, world, undo, undos, back)));
   }
@@ -115,6 +116,11 @@ async function putBack(
     if (missed !== null) back.missedRuns.push(missed);
   }
   await tickOff(way, world, undo);
+}
+
+/** Whether the data was seen to be what was fingerprinted: what nobody could look at proves nothing. */
+function isProven(proof: readonly Compared[]): boolean {
+  return proof.some(({ equal }) => equal === true) && proof.every(({ equal }) => equal !== false);
 }
 
 /** Ticks off the clone's removal without removing it. Returns its label; null when there is none to be removed. */
@@ -185,11 +191,14 @@ async function takeDown(way: Way, world: World, undos: RegisteredUndo[], old: Ol
  * spec's longest downtime has no room for it, or by a transaction id that nobody has taken since.
  */
 async function proveData(way: Way, world: World, old: OldWorld): Promise<Compared[]> {
-  const { fingerprint, quietAt, database } = old;
+  const { fingerprint, quietAt, database, systemIdentifier } = old;
   if (fingerprint === null) return [unseen('data', 'fingerprint', 'none', 'none was taken before')];
   const expected = fingerprint.sha512.slice(0, 16);
   const seen = await way.look('seeSource', 'look at the source', { world, database });
   if ('failed' in seen) return [unseen('data', 'fingerprint', expected, seen.failed)];
+  if (seen.answer.systemIdentifier !== systemIdentifier) {
+    return [compared('data', 'fingerprint', expected, `that of another server, ${seen.answer.systemIdentifier}`)];
+  }
   const taken = await takeAgain(way, world, old, seen.answer);
   if ('answer' in taken) return [comparedHash('data', 'fingerprint', fingerprint.sha512, taken.answer.sha512)];
   const rows = [unseen('data', 'fingerprint', expected, taken.failed)];

@@ -80,6 +80,8 @@ export function createWorld(knobs: Knobs) {
   let clones = 0;
   /** Content of the source, as one word; a test that changes it is a service that still writes. */
   let content = 'rows-v1';
+  /** What the source says of itself beside its content. */
+  const sourceSeen = { systemIdentifier: sourceFacts.systemIdentifier, housekept: '' };
   const dumps = new Map<string, string>();
   const artifacts = new Map<string, string>();
   const journal = {
@@ -399,8 +401,8 @@ export function createWorld(knobs: Knobs) {
         pod: database.pod,
         podIp: database.podIp,
         versionNum: sourceFacts.versionNum,
-        systemIdentifier: sourceFacts.systemIdentifier,
-        nextTransaction: hex(content),
+        systemIdentifier: sourceSeen.systemIdentifier,
+        nextTransaction: hex(`${content}${sourceSeen.housekept}`),
         hba: state.fenced ? 'fence' : 'hba-before',
         takesLogins: !state.fenced,
       };
@@ -597,6 +599,14 @@ export function createWorld(knobs: Knobs) {
     },
     writeToSource: (text: string) => {
       content = text;
+    },
+    /** Another server under the same claim. */
+    replaceSource: () => {
+      sourceSeen.systemIdentifier = 'another';
+    },
+    /** Takes a transaction id without a change of the data. */
+    housekeeping: () => {
+      sourceSeen.housekept = ' and then some';
     },
     failOn: (name: ActivityName, type: FailureType = 'CommandFailed', times = 1, after = false) => {
       faults.set(name, { type, times, after });

@@ -4,7 +4,7 @@ import type { GateName, PhaseName } from '../../src/domain/phases.ts';
 import { gateRow, type UpgradeResult, type UpgradeStatus } from '../../src/domain/state.ts';
 import { undoOrder } from '../../src/domain/undo.ts';
 import { allAuto, failure, oldWorldStands, refusal } from './expectations.ts';
-import type { ActivityName } from './fake-world.ts';
+import type { ActivityName, FakeWorld } from './fake-world.ts';
 import { startHarness, type Harness } from './harness.ts';
 import { keepHistory } from './histories.ts';
 
@@ -239,6 +239,26 @@ describe.concurrent('rolled back', () => {
     oldWorldStands(short);
   });
 
+  test.each([
+    ['nobody can look at', (world: FakeWorld) => world.housekeeping(), null],
+    ['are another server’s', (world: FakeWorld) => world.replaceSource(), false],
+  ])('data that %s keep the clone', async (_what, change, equal) => {
+    // No time for a fingerprint: only the next transaction id could prove it.
+    const upgrade = await harness.start({ spec: { maxDowntime: '500ms', gates: { ...allAuto, reopen: {} } } });
+    await upgrade.world.until(() => upgrade.world.told.some(({ text }) => text.includes('gate reopen:')));
+    change(upgrade.world);
+    await upgrade.answer('reopen', 'reject');
+    const { back } = await upgrade.handle.result();
+    const seen = back?.compared.filter(({ area }) => area === 'data').map((row) => row.equal);
+    expect(new Set(seen)).toEqual(new Set([equal]));
+    expect(upgrade.world.order).not.toContain('removeClone');
+    expect(upgrade.world.state).toEqual({ ...upgrade.world.oldState(), clone: 'active' });
+    const clones = upgrade.world.journal.undos.flatMap((undo) =>
+      undo.activity === 'removeClone' ? [undo.args.label] : [],
+    );
+    expect([back?.cloneKept]).toEqual(clones);
+  });
+
   test('a database that is on its clone keeps it', async () => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
     upgrade.world.going.volume = 'clone';
@@ -299,7 +319,11 @@ describe.concurrent('rolled back', () => {
     expect((await status()).notes.join()).toMatch(
       /The journal knows of \d+ changes that this workflow, reset to before/,
     );
-    oldWorldStands(upgrade);
+    // It knows of no fingerprint to prove the data with.
+    const { world } = upgrade;
+    expect(result.back?.cloneKept).not.toBeNull();
+    expect(world.state).toEqual({ ...world.oldState(), clone: 'active' });
+    expect([world.broken, world.journal.closed]).toEqual([[], 'rolled-back']);
   });
 
   describe('reset to before the commit point it passed, a workflow', () => {

@@ -6,7 +6,7 @@
  *
  * Left out when the spec says `clone: none`.
  *
- * Undone by: the clone removed, after the old world stands again.
+ * Undone by: the clone removed, after the old world stands again with data that was seen to be as before.
  * Killed here: a clone that this upgrade began is found by its label and its age.
  */
 import { plannedCloneLabel } from '../../domain/plan.ts';
