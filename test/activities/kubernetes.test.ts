@@ -357,6 +357,33 @@ describe('the right world', () => {
     await kube.remove('ConfigMap', at, (await kube.get('ConfigMap', at)).metadata?.uid ?? '');
   });
 
+  test('what was scaled or suspended since is stopped for who goes back with a loss, and is put back as it is today', async () => {
+    const lossy = { ...world, upgradeId: 'u0badb0ad' };
+    await act('beginJournal', { world: lossy, workflowId, planHash: 'p', summary: '16 to 18' });
+    const grown = { world: lossy, service: { ...service('site'), replicas: 1 } };
+    const shut = { world: lossy, service: { ...service('pinnwand'), replicas: 2 } };
+    const cron = { world: lossy, service: service('blackbox') };
+    const wasShut = await replicas('pinnwand');
+    await kube.patch('Deployment', shut.service, { spec: { replicas: 0 } });
+    await kube.patch('CronJob', cron.service, { spec: { suspend: true } });
+    const stops = () => [act('stopService', grown), act('stopService', shut), act('suspendCronJob', cron)];
+    await act('journalCommit', { world: lossy });
+    for (const { status } of await Promise.allSettled(stops())) expect(status).toBe('rejected');
+    await act('journalBack', { world: lossy });
+    // A second attempt must not take 0 for the count of today.
+    for (const attempt of [stops, stops]) {
+      await Promise.all(attempt());
+      expect([await replicas('site'), await replicas('pinnwand')]).toEqual([0, 0]);
+    }
+    await Promise.all([act('restoreService', grown), act('restoreService', shut), act('restoreCronJob', cron)]);
+    expect([await replicas('site'), await replicas('pinnwand')]).toEqual([2, 0]);
+    expect((await kube.get('CronJob', cron.service)).spec?.suspend).toBe(true);
+    await kube.patch('Deployment', shut.service, { spec: { replicas: wasShut } });
+    await kube.patch('CronJob', cron.service, { spec: { suspend: false } });
+    const at = { namespace, name: `pgleap-${lossy.upgradeId}-journal` };
+    await kube.remove('ConfigMap', at, (await kube.get('ConfigMap', at)).metadata?.uid ?? '');
+  }, 60_000);
+
   test('a count that changed since the plan is refused, and nothing is put back that was not taken', async () => {
     const planned = { ...service('site'), replicas: 3 };
     await expect(act('stopService', { world, service: planned })).rejects.toThrow(/has 2 replicas, planned were 3/);

@@ -56,6 +56,11 @@ export function createServiceActivities(
     return (await kube.find(service.kind, service))?.metadata?.uid === service.uid;
   }
 
+  /** Whether the upgrade goes back after its commit point: what changed since services were up again is no reason to stay. */
+  async function goesBack(world: World): Promise<boolean> {
+    return Boolean((await headOf(kube, world))?.backAt);
+  }
+
   /**
    * What `get` finds; undefined when that is gone or made anew and the upgrade goes back after its commit point, which goes past
    * it: what is left of it finds the target fenced in a moment.
@@ -64,7 +69,7 @@ export function createServiceActivities(
     try {
       return await get();
     } catch (error) {
-      if (!isFailure(error, 'NotFound', 'WrongWorld') || !(await headOf(kube, world))?.backAt) throw error;
+      if (!isFailure(error, 'NotFound', 'WrongWorld') || !(await goesBack(world))) throw error;
       return undefined;
     }
   }
@@ -117,7 +122,8 @@ export function createServiceActivities(
       if (workload === undefined) return;
       const now = workload.spec?.replicas ?? 1;
       if (marked(workload, world, annotations.stoppedAt) === undefined) {
-        if (now !== service.replicas && service.hpa === null) {
+        // Going back takes the count of today for what it was: it is the one that is put back.
+        if (now !== service.replicas && service.hpa === null && !(await goesBack(world))) {
           throw strange(kind, service, `has ${now} replicas, planned were ${service.replicas}`);
         }
         if (now > 0) {
@@ -161,7 +167,7 @@ export function createServiceActivities(
       if (cron === undefined) return { runningJobs: 0 };
       const suspended = cron.spec?.suspend ?? false;
       if (marked(cron, world, annotations.stoppedAt) === undefined) {
-        if (suspended !== (service.suspended ?? false)) {
+        if (suspended !== (service.suspended ?? false) && !(await goesBack(world))) {
           throw strange('CronJob', service, `has suspend: ${suspended}, planned was ${service.suspended}`);
         }
         if (!suspended) {
