@@ -6,6 +6,7 @@ import { exitCodes, UserError, type ExitName } from '../domain/exit-codes.ts';
 import { readName } from '../domain/names.ts';
 import { gates } from '../domain/phases.ts';
 import { openGate, type UpgradeResult } from '../domain/state.ts';
+import { placeOf } from '../domain/text.ts';
 import { connect, type Session } from './connection.ts';
 import { saveReport } from './report.ts';
 import { readSpecFile } from './spec-file.ts';
@@ -70,7 +71,7 @@ command('start', 'Start an upgrade. It prepares, then waits at gate begin before
     const { input, spec } = await readSpecFile(file);
     await withSession(async (session) => {
       const started = await startUpgrade(session, input, spec, readName(by).name);
-      const place = started.workflowId.replace(/^pgleap\//, '');
+      const place = placeOf(started.workflowId);
       if (json) print(JSON.stringify(started));
       else print(`Started ${started.workflowId}. It prepares now, and asks before anything goes down.`);
       if (watch) await follow(session, started.workflowId, json);

@@ -26,6 +26,7 @@ import {
   type Compared,
   type OldWorld,
 } from '../domain/old-world.ts';
+import { placeOf } from '../domain/text.ts';
 import { undoOrder, type RegisteredUndo } from '../domain/undo.ts';
 import { readWorkerConfig, type WorkerConfig } from '../worker/config.ts';
 import { finishReopening } from '../workflows/finish.ts';
@@ -76,7 +77,7 @@ const settleMs = 15_000;
 export async function findRecovery(name: string, { force }: { force: boolean }): Promise<Found> {
   const config = readWorkerConfig();
   const kube = createKube(config.kubeConfig);
-  const journal = await findJournal(kube, name.replace(/^pgleap\//, ''));
+  const journal = await findJournal(kube, placeOf(name));
   const { head, old } = journal;
   const workflow = await workflowState(head.workflowId, force);
   const direction = head.committedAt !== null && !head.backAt ? 'finish' : 'back';
@@ -169,7 +170,7 @@ async function workflowState(workflowId: string, force: boolean): Promise<{ says
     throw new UserError(
       'noTemporal',
       `${error.message} So nobody can say whether ${workflowId} still runs, and two that change the same world would destroy it. ` +
-        'If Temporal is lost for good and no pgleap worker runs any more: pgleap recover --force.',
+        `If Temporal is lost for good and no pgleap worker runs any more: pgleap recover ${placeOf(workflowId)} --force`,
     );
   }
   try {

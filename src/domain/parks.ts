@@ -6,7 +6,7 @@ import { nameKey } from './names.ts';
 import type { PhaseName } from './phases.ts';
 import type { Spec } from './spec.ts';
 import { phaseRow, type Park, type ParkAction, type Prospect, type UpgradeStatus } from './state.ts';
-import { clock } from './text.ts';
+import { clock, placeOf } from './text.ts';
 import { undoOrder, type Undo } from './undo.ts';
 
 type Stand = 'never' | 'part' | 'all' | 'undone';
@@ -185,7 +185,7 @@ function rollbackSays(status: UpgradeStatus): string[] {
 function abortSays(status: UpgradeStatus): string[] {
   return [
     'Everything stays as it stands now, listed above. The workflow ends, and Lease and journal stay.',
-    `Later \`pgleap recover\` puts it back from the journal, ConfigMap pgleap-${status.upgradeId}-journal.`,
+    `Later \`pgleap recover ${placeOf(status.workflowId)}\` puts it back from the journal, ConfigMap pgleap-${status.upgradeId}-journal.`,
   ];
 }
 

@@ -23,7 +23,7 @@ const workloadKind = z.enum(['Deployment', 'StatefulSet']);
 const manifest = z.union([
   z.strictObject({ name: z.string().min(1), text: z.string() }),
   z.string().transform((path, context): { name: string; text: string } => {
-    context.addIssue(`the text of ${path}: \`pgleap spec\` prints the spec with its manifests inlined`);
+    context.addIssue(`the text of ${path}: \`pgleap spec FILE\` prints the spec with its manifests inlined`);
     return z.NEVER;
   }),
 ]);

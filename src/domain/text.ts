@@ -1,4 +1,9 @@
-/** Numbers as people read them, the same in terminal, Web UI and report. */
+/** Numbers and names as people read them, the same in terminal, Web UI and report. */
+
+/** NAMESPACE/WORKLOAD, as commands take it. */
+export function placeOf(workflowId: string): string {
+  return workflowId.replace(/^pgleap\//, '');
+}
 
 /** `512 B`, `34.5 MB`, `1.2 GB` (powers of 1000); `unknown` for null. */
 export function bytesText(bytes: number | null): string {

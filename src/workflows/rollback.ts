@@ -3,6 +3,7 @@ import { CancellationScope } from '@temporalio/workflow';
 import type { SharedActivities } from '../activities/types.ts';
 import { cloneKeptText, differencesText, writesText } from '../domain/old-world.ts';
 import { downtimeSeconds } from '../domain/state.ts';
+import { placeOf } from '../domain/text.ts';
 import type { RegisteredUndo } from '../domain/undo.ts';
 import { act, actOnce } from './activities.ts';
 import { goBack, type Way } from './go-back.ts';
@@ -48,7 +49,7 @@ async function askJournal(run: Run): Promise<void> {
     if (!head?.committedAt) return learnUndos(run, head?.undos ?? []);
     const message =
       `The journal says that the target has been open since ${head.committedAt}, which this workflow, reset to before that, does not know: ` +
-      `going back would lose what was written since. Abort, and finish with: pgleap recover ${place(run)}`;
+      `going back would lose what was written since. Abort, and finish with: pgleap recover ${placeOf(run.status.workflowId)}`;
     const failed = { activity: null, doing: 'see that the target was never opened', code: null };
     if ((await park(run, 'rollback', { type: 'Refused', message, failed })) === 'abort') throw new GaveUp();
   }
@@ -65,11 +66,6 @@ function learnUndos({ status }: Run, undos: RegisteredUndo[]): void {
   }
   const journalled = new Set(undos.map(({ id }) => id));
   status.undo = [...status.undo.filter(({ id }) => !journalled.has(id)), ...undos];
-}
-
-/** As the command takes it. */
-export function place({ status }: Run): string {
-  return status.workflowId.replace(/^pgleap\//, '');
 }
 
 function wayOf(run: Run): Way {

@@ -20,6 +20,7 @@ import {
 import { whyNoRollback } from '../domain/decide.ts';
 import { milliseconds } from '../domain/duration.ts';
 import { phaseRow, recordAttempt, type UpgradeResult } from '../domain/state.ts';
+import { placeOf } from '../domain/text.ts';
 import { act } from './activities.ts';
 import { watchDowntime } from './budget.ts';
 import { gate, stillApproved } from './gates.ts';
@@ -47,7 +48,7 @@ import { failureOf, insist } from './park.ts';
 import { phase } from './phase.ts';
 import { planStillHolds } from './recheck.ts';
 import { makeResult } from './result.ts';
-import { place, rollBack } from './rollback.ts';
+import { rollBack } from './rollback.ts';
 import { all, isDone, newRun, now, onArtifacts, resolved, show, stop, tell, type Run } from './run.ts';
 import type { FailureType } from '../domain/failures.ts';
 
@@ -202,7 +203,7 @@ async function reportRollback(run: Run): Promise<void> {
 
 async function aborted(run: Run, why: string): Promise<never> {
   const after = run.journalTried
-    ? `Journal and Lease stay; to put the old world back, or to finish reopening: pgleap recover ${place(run)}`
+    ? `Journal and Lease stay; to put the old world back, or to finish reopening: pgleap recover ${placeOf(run.status.workflowId)}`
     : 'Nothing was changed';
   return failed(run, 'Aborted', `${why}. Nothing more is changed. ${after}`);
 }

@@ -294,23 +294,48 @@ describe('links', () => {
     expect(missing).toEqual([]);
   });
 
-  test('every pgleap command in the documents exists', async () => {
+  /** Commands of `pgleap` by name; whether one cannot go without an argument. */
+  async function commands(): Promise<Map<string, boolean>> {
     const client = await read('src/client/pgleap.ts');
-    const commands = new Set([...client.matchAll(/\bcommand\(\s*'(\w+)'/g)].map(([, name]) => name ?? ''));
-    for (const [, list = ''] of client.matchAll(/for \(const name of \[([^\]]+)\]/g)) {
-      for (const [, name] of list.matchAll(/'(\w+)'/g)) commands.add(name ?? '');
+    const found = new Map<string, boolean>();
+    for (const part of client.split(/\bcommand\(\s*(?=')/).slice(1)) {
+      found.set(/^'(\w+)'/.exec(part)?.[1] ?? '', /\.argument\('</.test(part));
     }
-    expect(commands.size).toBeGreaterThan(10);
+    for (const [, list = ''] of client.matchAll(/for \(const name of \[([^\]]+)\]/g)) {
+      for (const [, name] of list.matchAll(/'(\w+)'/g)) found.set(name ?? '', false);
+    }
+    expect(found.size).toBeGreaterThan(10);
+    return found;
+  }
+
+  test('every pgleap command in the documents exists', async () => {
+    const known = await commands();
     const unknown: string[] = [];
     for (const file of await files('*.md', 'docs/**/*.md')) {
       const text = await read(file);
       const code = [...text.matchAll(/^```sh\n([\s\S]*?)^```$/gm), ...text.matchAll(/`([^`\n]+)`/g)];
       for (const [, part = ''] of code) {
         for (const [, name = ''] of part.matchAll(/(?:^|\/)pgleap ([a-z]+)\b/gm)) {
-          if (!commands.has(name)) unknown.push(`${file}: pgleap ${name}`);
+          if (!known.has(name)) unknown.push(`${file}: pgleap ${name}`);
         }
       }
     }
     expect(unknown).toEqual([]);
+  });
+
+  test('every pgleap command that the code tells people to type has its argument', async () => {
+    const known = await commands();
+    const wrong: string[] = [];
+    let seen = 0;
+    for (const [file, text] of await sources('src/**/*.ts')) {
+      const code = text.replaceAll(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '');
+      for (const [, name = '', rest = ''] of code.matchAll(/(?:: |[`'])pgleap ([a-z]+)\b(?=(.*))/g)) {
+        if (!known.get(name)) continue;
+        seen += 1;
+        if (!/^ (?:\w|\$\{)/.test(rest)) wrong.push(`${file}: pgleap ${name}${rest}`);
+      }
+    }
+    expect(seen).toBeGreaterThan(10);
+    expect(wrong).toEqual([]);
   });
 });

@@ -141,7 +141,7 @@ describe('what is wrong is named, with what belongs there', () => {
       'a manifest’s path where its text is needed',
       { ...least, database: { namespace: 'db', manifests: ['pg.yaml'] } },
       [
-        'database.manifests[0]: found “pg.yaml”, expected the text of pg.yaml: `pgleap spec` prints the spec with its manifests inlined',
+        'database.manifests[0]: found “pg.yaml”, expected the text of pg.yaml: `pgleap spec FILE` prints the spec with its manifests inlined',
       ],
     ],
     [

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { World } from '../../domain/facts.ts';
 import type { OldWorld } from '../../domain/old-world.ts';
+import { placeOf } from '../../domain/text.ts';
 import type { RegisteredUndo, Undo } from '../../domain/undo.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
 import { fail, isFailure } from '../errors.ts';
@@ -176,7 +177,7 @@ export function createJournalActivities(
     throw fail(
       'Refused',
       `journal ${name} says that this upgrade has begun to go back (undone at ${undone.undoneAt}: ${undone.undo.says}), so what ` +
-        'it has of the database may be out of date. Let it go back: pgleap rollback; or terminate it, and then: pgleap recover',
+        `it has of the database may be out of date. Let it go back: pgleap rollback; or terminate it, and then: pgleap recover ${placeOf(head.workflowId)}`,
     );
   }
 

@@ -126,7 +126,11 @@ async function changeHba(
   if (code === 0) return stdout.toString('utf8').trim();
   const where = `${source.pod.namespace}/${source.pod.name}`;
   if (code === 75) throw fail('StreamBroken', `in ${where} ${stderr.trim()}`);
-  if (code === 73) throw fail('Locked', `in ${where} ${stderr.trim()}; undo that upgrade first: pgleap recover`);
+  if (code === 73)
+    throw fail(
+      'Locked',
+      `in ${where} ${stderr.trim()}; undo that upgrade first: pgleap recover ${source.pod.namespace}/WORKLOAD`,
+    );
   if (code === 74) throw fail('WrongWorld', `in ${where} ${stderr.trim()}; put pg_hba.conf right by hand`);
   throw fail('CommandFailed', `could not ${what} the fence in ${where}: ${stderr.trim().slice(-1000)}`);
 }

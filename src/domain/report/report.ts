@@ -3,7 +3,7 @@
  * places, to be kept beside the backup and read years later.
  */
 import { headline } from '../details.ts';
-import { bytesText, countText, duration, timeText } from '../text.ts';
+import { bytesText, countText, duration, placeOf, timeText } from '../text.ts';
 import { versionText } from '../versions.ts';
 import { downtimeSeconds, gateWaitSeconds, type UpgradeStatus } from '../state.ts';
 import { wayBack } from './back.ts';
@@ -27,7 +27,7 @@ function moment(status: UpgradeStatus): string {
 }
 
 function reportHtml(status: UpgradeStatus): string {
-  const title = `PostgreSQL upgrade ${status.workflowId.replace(/^pgleap\//, '')}`;
+  const title = `PostgreSQL upgrade ${placeOf(status.workflowId)}`;
   const page = html`<!doctype html>
     <html lang="en">
       <head>
