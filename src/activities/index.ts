@@ -2,6 +2,7 @@ import type { KubeConfig } from '@kubernetes/client-node';
 import { createArtifactActivities } from './artifacts.ts';
 import type { ArtifactStore } from './artifacts/store.ts';
 import { cloudflareActivities } from './cloudflare.ts';
+import { askingJournal } from './forward.ts';
 import { createKube } from './kubernetes/client.ts';
 import { checkCluster } from './kubernetes/identity.ts';
 import { createKubernetesActivities } from './kubernetes/index.ts';
@@ -37,7 +38,7 @@ export function createActivities(
   });
   const { artifactStore, ...artifacts } = createArtifactActivities({ store, kubeConfig });
   return {
-    shared: {
+    shared: askingJournal(kube, {
       ...specActivities,
       ...createKubernetesActivities({ kubeConfig, removeVolume: (arg) => linode.removeVolume(arg), provider: linode }),
       ...createPostgresActivities({ kubeConfig }),
@@ -53,7 +54,7 @@ export function createActivities(
       }),
       ...notifyActivities(deps.notifyUrl),
       artifactStore,
-    },
+    }),
     artifacts,
   };
 }

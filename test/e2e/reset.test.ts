@@ -81,6 +81,14 @@ test('reset to before the dump, before the clone, and past the commit point', { 
     before.services,
     before.routes,
   ]);
+
+  // Between what it noted in the journal and the change: what it would stop is live, and nobody's to stop any more.
+  await reset(on, workflowId, await eventBefore(on, workflowId, 'setRoute'), '--reapply-exclude', 'All');
+  const late = await follow(on, workflowId, 'the refusal', (status) => status.park !== null);
+  expect(late.park).toMatchObject({ type: 'Refused', message: expect.stringContaining('this upgrade is over') });
+  const { services, routes } = await takeSnapshot(scene);
+  expect([services, routes]).toEqual([before.services, before.routes]);
+
   await on.visitor.stop();
   expect((await countAcknowledged(scene, on.visitor.visits.acknowledged)).missing).toBe(0);
 });

@@ -116,6 +116,7 @@ export function createWorld(knobs: Knobs) {
   function journalOpen(): void {
     law(journal.begun, 'the journal is begun before it is written');
     law(journal.undone.length === 0, 'nothing is journalled any more once it is gone back');
+    law(!journal.committed, 'nothing is journalled any more once the target is open');
   }
   const file = (name: string, text: string): Artifact => {
     artifacts.set(name, text);

@@ -103,6 +103,57 @@ export function undosOf({ entries }: Journal): RegisteredUndo[] {
   return entries.map(({ undo, undoneAt }) => ({ ...undo, done: undoneAt !== null }));
 }
 
+/**
+ * A workflow that was reset to before its end must not change a world that nobody holds for it any more; nor one whose services
+ * write to the target; nor one that went back in part: services may have written to the source since its dump, which would be
+ * found as done.
+ */
+function requireForward({ head, name, entries }: Journal): void {
+  if (head.outcome !== null) throw fail('Refused', overText(name, head.outcome));
+  if (head.committedAt !== null) {
+    throw fail(
+      'Refused',
+      `journal ${name} says that the target has been open since ${head.committedAt}, so nothing of what comes before that is done ` +
+        `again. In phase reopen answer retry; in any other answer abort, and then: pgleap recover ${placeOf(head.workflowId)}`,
+    );
+  }
+  const undone = entries.find(({ undoneAt }) => undoneAt !== null);
+  if (undone === undefined) return;
+  throw fail(
+    'Refused',
+    `journal ${name} says that this upgrade has begun to go back (undone at ${undone.undoneAt}: ${undone.undo.says}), so what ` +
+      `it has of the database may be out of date. Let it go back: pgleap rollback; or terminate it, and then: pgleap recover ${placeOf(head.workflowId)}`,
+  );
+}
+
+function overText(name: string, outcome: string): string {
+  return `journal ${name} was closed as ${outcome}: this upgrade is over, and changes nothing more. Abort it, and start a new one`;
+}
+
+/**
+ * Throws Refused unless the journal says that what comes before the commit point may be changed now. Going back after that
+ * begins with some of the same changes, and is noted first.
+ */
+export async function requireMayChange(kube: Kube, world: World): Promise<void> {
+  await checkCluster(kube, world);
+  const journal = await journalOf(kube, world);
+  if (journal === undefined) {
+    throw fail(
+      'NotFound',
+      `journal ${world.namespace}/${names.journal(world.upgradeId)} is gone: nothing is changed without it`,
+    );
+  }
+  const { backAt, outcome } = journal.head;
+  if (outcome !== null || !backAt) requireForward(journal);
+}
+
+/** Throws PreflightRefused when the upgrade is over: a workflow that was reset to its beginning must not lock the database anew. */
+export async function requireNotOver(kube: Kube, world: World): Promise<void> {
+  await checkCluster(kube, world);
+  const { name = '', head } = (await journalOf(kube, world)) ?? {};
+  if (head && head.outcome !== null) throw fail('PreflightRefused', overText(name, head.outcome));
+}
+
 export function createJournalActivities(
   kube: Kube,
 ): Pick<
@@ -164,23 +215,6 @@ export function createJournalActivities(
     );
   }
 
-  /**
-   * A workflow that was reset to before its end must not change a world that nobody holds for it any more; nor one that went
-   * back in part: services may have written to the source since its dump, which would be found as done.
-   */
-  function requireOpen({ head, name, entries }: Journal): void {
-    if (head.outcome !== null) {
-      throw fail('Refused', `journal ${name} was closed as ${head.outcome}: this upgrade is over. Start a new one`);
-    }
-    const undone = entries.find(({ undoneAt }) => undoneAt !== null);
-    if (undone === undefined) return;
-    throw fail(
-      'Refused',
-      `journal ${name} says that this upgrade has begun to go back (undone at ${undone.undoneAt}: ${undone.undo.says}), so what ` +
-        `it has of the database may be out of date. Let it go back: pgleap rollback; or terminate it, and then: pgleap recover ${placeOf(head.workflowId)}`,
-    );
-  }
-
   return {
     async takeLease({ world, workload, workflowId }) {
       await checkCluster(kube, world);
@@ -239,11 +273,8 @@ export function createJournalActivities(
 
     async journalOld({ world, old }) {
       await change(world, (journal) => {
-        requireOpen(journal);
-        // Counted once, before anybody could write: a workflow that was reset would count anew.
-        const opened = journal.head.committedAt === null ? old.opened : (journal.old?.opened ?? null);
-        const known = { ...old, opened };
-        return JSON.stringify(journal.old) === JSON.stringify(known) ? {} : { old: known };
+        requireForward(journal);
+        return JSON.stringify(journal.old) === JSON.stringify(old) ? {} : { old };
       });
     },
 
@@ -257,7 +288,7 @@ export function createJournalActivities(
 
     async journalUndo({ world, undos }) {
       await change(world, (journal) => {
-        requireOpen(journal);
+        requireForward(journal);
         const { entries } = journal;
         const changes: Record<string, JournalEntry> = {};
         let next = entries.length;
