@@ -5,6 +5,7 @@ import {
   WorkflowFailedError,
   WorkflowNotFoundError,
   WorkflowUpdateFailedError,
+  type WorkflowHandle,
 } from '@temporalio/client';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
@@ -15,6 +16,7 @@ import {
   type Payload,
 } from '@temporalio/common';
 import type { Progress } from '../activities/types.ts';
+import { askedTooEarly } from '../domain/asked-too-early.ts';
 import type { MessageName } from '../domain/decide.ts';
 import { UserError, type ExitName } from '../domain/exit-codes.ts';
 import type { Plan } from '../domain/plan.ts';
@@ -144,9 +146,21 @@ async function listUpgrades({ client }: Session, query: string): Promise<string[
 export async function upgradeStatus(session: Session, workflowId: string): Promise<UpgradeStatus> {
   const handle = session.client.workflow.getHandle(workflowId);
   try {
-    return await bounded(session, `tell the status of ${workflowId}`, () => handle.query<UpgradeStatus>('status'));
+    return await bounded(session, `tell the status of ${workflowId}`, () => askStatus(handle));
   } catch (error) {
     throw explainMissing(error, workflowId);
+  }
+}
+
+/** The query, asked again where it came too early. */
+export async function askStatus(handle: Pick<WorkflowHandle, 'query'>): Promise<UpgradeStatus> {
+  for (;;) {
+    try {
+      return await handle.query<UpgradeStatus>('status');
+    } catch (error) {
+      if (!(error instanceof Error && error.message.includes(askedTooEarly))) throw error;
+      await sleep(200);
+    }
   }
 }
 

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 const failureConverterPath = process.argv[2];
 const { code } = await bundleWorkflowCode({
   workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)),
+  workflowInterceptorModules: [fileURLToPath(new URL('../workflows/interceptors.ts', import.meta.url))],
   logger: new DefaultLogger('ERROR'),
   ...(failureConverterPath === undefined ? {} : { failureConverterPath }),
   // A worker keeps the source map: with all sources in it that is 18 MB.

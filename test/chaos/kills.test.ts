@@ -128,8 +128,12 @@ let workflows = '';
 beforeAll(async () => {
   const folder = await mkdtemp(join(tmpdir(), 'pgleap-workflows-'));
   workflows = join(folder, 'workflows.js');
-  const workflowsPath = join(import.meta.dirname, '..', '..', 'src', 'workflows', 'index.ts');
-  const { code } = await bundleWorkflowCode({ workflowsPath, logger: new DefaultLogger('WARN') });
+  const source = (file: string) => join(import.meta.dirname, '..', '..', 'src', 'workflows', file);
+  const { code } = await bundleWorkflowCode({
+    workflowsPath: source('index.ts'),
+    workflowInterceptorModules: [source('interceptors.ts')],
+    logger: new DefaultLogger('WARN'),
+  });
   await writeFile(workflows, code);
   return () => rm(folder, { recursive: true, force: true });
 });

@@ -11,6 +11,7 @@ import {
 } from '@temporalio/worker';
 import { setTimeout as delay } from 'node:timers/promises';
 import { vi } from 'vitest';
+import { askStatus } from '../../src/client/upgrades.ts';
 import type { GateName } from '../../src/domain/phases.ts';
 import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
 import type { planPostgres, upgradePostgres } from '../../src/workflows/index.ts';
@@ -20,6 +21,7 @@ import { createWorld, type ActivityName, type FakeWorld, type Knobs } from './fa
 export type Handle = WorkflowHandleWithStartDetails<typeof upgradePostgres>;
 
 const workflowsPath = fileURLToPath(new URL('../../src/workflows/index.ts', import.meta.url));
+const interceptorsPath = fileURLToPath(new URL('../../src/workflows/interceptors.ts', import.meta.url));
 
 const quiet = new DefaultLogger('ERROR');
 Runtime.install({ logger: quiet, telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } } });
@@ -28,6 +30,7 @@ vi.setConfig({ maxConcurrency: 8, testTimeout: 240_000, hookTimeout: 120_000 });
 export function bundle(failureConverterPath?: string): Promise<WorkflowBundleWithSourceMap> {
   return bundleWorkflowCode({
     workflowsPath,
+    workflowInterceptorModules: [interceptorsPath],
     logger: quiet,
     ...(failureConverterPath === undefined ? {} : { failureConverterPath }),
   });
@@ -48,7 +51,7 @@ export interface Upgrade {
 }
 
 function follow(world: FakeWorld, handle: Handle): Upgrade {
-  const status = () => handle.query<UpgradeStatus>('status');
+  const status = () => askStatus(handle);
   const until = async (what: (state: UpgradeStatus) => boolean) => {
     const deadline = Date.now() + 60_000;
     for (;;) {
@@ -135,6 +138,11 @@ export async function startHarness(prefix = 'db', dataConverter?: DataConverter)
     serving.worker.shutdown();
     await serving.running;
   };
+  const restartWorker = async (meanwhile?: () => Promise<unknown>) => {
+    await stopWorker();
+    await meanwhile?.();
+    serving = await startWorker();
+  };
   let count = 0;
 
   function makeWorld(knobs: Partial<Knobs> = {}): { world: FakeWorld; workflowId: string } {
@@ -181,10 +189,7 @@ export async function startHarness(prefix = 'db', dataConverter?: DataConverter)
     plan: (workflowId: string, spec: unknown) =>
       client.workflow.execute<typeof planPostgres>('planPostgres', { workflowId, taskQueue, args: [spec] }),
     /** The next worker knows every workflow by its history only. */
-    restartWorker: async () => {
-      await stopWorker();
-      serving = await startWorker();
-    },
+    restartWorker,
     close: async () => {
       await stopWorker();
       await env.teardown();
