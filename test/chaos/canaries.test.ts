@@ -9,6 +9,7 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { expect, test, type TestContext } from 'vitest';
 import { sendMessage, upgradeStatus } from '../../src/client/upgrades.ts';
 import { UserError } from '../../src/domain/exit-codes.ts';
+import type { GateName } from '../../src/domain/phases.ts';
 import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
 import { kubeSecrets } from '../../src/worker/secrets.ts';
 import { podOf } from '../../src/sandbox/world/access.ts';
@@ -62,11 +63,16 @@ for (const fault of sampled(title, ['none', ...faults] as const)) {
     await answer(on, workflowId, 'begin');
     const sower = fault === 'none' ? undefined : way.sow(fault, hits(fault));
     const leaks: Leak[] = [];
-    const ended = await play(on, workflowId, async () => {
-      sower?.stop();
+    const looked = new Set<string>();
+    const ended = await play(on, workflowId, async (gate) => {
+      if (gate === 'replace') sower?.stop();
+      else if (gate !== 'reopen') return;
+      looked.add(gate);
       for (const pod of await upgradePods(on))
         leaks.push(...seek(canaries, `/tmp of ${pod.name}`, await tempOf(on.access, pod)));
     });
+    expect([...looked]).toContain('replace');
+    if (ended.result?.ok) expect([...looked]).toContain('reopen');
 
     leaks.push(
       ...(await processes.stop()),
@@ -180,7 +186,7 @@ function sow(proxies: Proxy[], fault: Fault, most: number): { stop(): void; coun
 }
 
 /** Says yes to everything, and tries again what failed, until the upgrade has ended. */
-async function play(on: Stage, workflowId: string, atReplace: () => Promise<void>): Promise<UpgradeStatus> {
+async function play(on: Stage, workflowId: string, atGate: (gate: GateName) => Promise<void>): Promise<UpgradeStatus> {
   let parks = 0;
   const answered = new Set<string>();
   for (;;) {
@@ -194,7 +200,7 @@ async function play(on: Stage, workflowId: string, atReplace: () => Promise<void
       const action = parks > 12 && options.includes('rollback') ? 'rollback' : 'retry';
       await calmly(() => sendMessage(on.session, workflowId, 'resolve', { park: id, action, by: 'canaries' }));
     } else if (gate?.evidence) {
-      if (gate.name === 'replace') await atReplace();
+      await atGate(gate.name);
       const message = { gate: gate.name, by: 'canaries', evidence: gate.evidence.hash };
       await calmly(() => sendMessage(on.session, workflowId, 'approve', message));
     }

@@ -3,7 +3,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { KubernetesObject } from '@kubernetes/client-node';
 import { KubernetesObjectApi, PatchStrategy } from '@kubernetes/client-node';
-import { runInPod } from '../../src/activities/kubernetes/exec.ts';
+import { execInPod } from '../../src/activities/kubernetes/exec.ts';
 import type { PodRef } from '../../src/domain/facts.ts';
 import { podOf, psql, waitForWorkload, type Access } from '../../src/sandbox/world/access.ts';
 
@@ -153,24 +153,13 @@ export async function filesOf(folder: string): Promise<{ file: string; mode: num
   return settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
 }
 
-/** What lies in a pod's folders for temporary files. */
+/** What lies in a pod's folders for temporary files; a file may go while it is looked at. */
 export async function tempOf(access: Access, pod: PodRef): Promise<string> {
-  const find = [
-    'find',
-    '/tmp',
-    '/var/tmp',
-    '/dev/shm',
-    '-type',
-    'f',
-    '-size',
-    '-1024k',
-    '-print',
-    '-exec',
-    'cat',
-    '{}',
-    '+',
-  ];
-  return runInPod(access.kubeConfig, pod, find).catch(() => '');
+  const find = 'find /tmp /var/tmp /dev/shm -type f -size -1024k -print -exec cat {} +; echo looked';
+  const { stdout } = await execInPod(access.kubeConfig, pod, ['sh', '-c', find]);
+  const found = stdout.toString();
+  if (!found.endsWith('looked\n')) throw new Error(`nobody looked into ${pod.name}`);
+  return found;
 }
 
 /** Looks at what every process of the machine was started with, until stopped. Containers' processes are among them. */
