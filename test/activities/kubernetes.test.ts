@@ -8,6 +8,7 @@ import { MockActivityEnvironment } from '@temporalio/testing';
 import { DefaultLogger } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createCandidateActivities } from '../../src/activities/kubernetes/candidate.ts';
+import { createDatabaseActivities } from '../../src/activities/kubernetes/database.ts';
 import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
 import { createKubernetesActivities, type KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
 import { runInPod } from '../../src/activities/kubernetes/exec.ts';
@@ -667,7 +668,7 @@ describe('an upgrade that is rolled back', () => {
 });
 
 describe('an upgrade that is committed', () => {
-  test('opens the target with its lasting settings, starts services and removes the original', async () => {
+  test('is opened while attempts to empty it are frozen, and they do it no harm', async () => {
     const again = await inspectWith({});
     if (again.facts === null) throw new Error('no facts');
     facts = again.facts;
@@ -679,7 +680,33 @@ describe('an upgrade that is committed', () => {
     await act('suspendCronJob', { world, service: service('blackbox') });
     await act('haltDatabase', { world, database, atRest });
     await act('replaceClaim', { world, database, minBytes: 0, atRest });
-    await act('deployTarget', arg);
+    const target = await act('deployTarget', arg);
+
+    // As when a machine is paused, and thawed when other attempts have gone on to the end.
+    const claim = await claimFact();
+    const late = frozenBefore((call, { name }) => call === 'find' && name.endsWith('-eraser'));
+    const first = late.run(({ emptyTarget }) => emptyTarget({ world, database, claim, target }));
+    await late.frozen;
+    const filled = await act('emptyTarget', { world, database, claim, target });
+    await sqlText(kubeConfig, filled, 'CREATE DATABASE live', { write: true });
+    const early = frozenBefore((call) => call === 'patch');
+    const second = early.run(({ emptyTarget }) => emptyTarget({ world, database, claim, target: filled }));
+    await early.frozen;
+    const opened = await twice('openTarget', arg);
+    expect(opened.second).toEqual(opened.first);
+    late.thaw();
+    early.thaw();
+    for (const call of await Promise.allSettled([first, second])) {
+      expect(call).toMatchObject({ reason: { type: 'WrongWorld', message: expect.stringMatching(/not fenced/) } });
+    }
+    const live = await sqlText(kubeConfig, opened.first, `SELECT datname FROM pg_database WHERE datname = 'live'`);
+    expect(live).toBe('live\n');
+    expect((await act('openTarget', arg)).pod).toEqual(opened.first.pod);
+  }, 120_000);
+
+  test('has its lasting settings, starts services and removes the original', async () => {
+    const { database } = facts;
+    const arg = { world, spec: makeSpec(), database, source };
     const volume = { id: 1, label: 'original', region: 'r', sizeGb: 10, encryption: 'disabled', monthlyPrice: null };
     const { first, second } = await twice('openTarget', arg);
     expect(second).toEqual(first);
@@ -704,6 +731,36 @@ describe('an upgrade that is committed', () => {
     expect(removed).toEqual(['original', 'original']);
     expect(await kube.find('PersistentVolume', { name: database.volume.pv })).toBeUndefined();
   }, 120_000);
+
+  /** Database activities that stop before the first call that is asked for, until they are thawed. */
+  function frozenBefore(isIt: (call: 'patch' | 'find', at: { name: string }) => boolean) {
+    const reached = Promise.withResolvers<void>();
+    const thawed = Promise.withResolvers<void>();
+    const pass = async (call: 'patch' | 'find', at: { name: string }) => {
+      if (!isIt(call, at)) return;
+      reached.resolve();
+      await thawed.promise;
+    };
+    const slow: Kube = {
+      ...kube,
+      async patch(kind, at, ...rest) {
+        await pass('patch', at);
+        return await kube.patch(kind, at, ...rest);
+      },
+      async find(kind, at) {
+        await pass('find', at);
+        return await kube.find(kind, at);
+      },
+    };
+    const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 }, { logger: quiet });
+    const frozen = createDatabaseActivities(slow);
+    type Frozen = typeof frozen;
+    return {
+      frozen: reached.promise,
+      thaw: thawed.resolve,
+      run: <T>(call: (activities: Frozen) => Promise<T>): Promise<T> => environment.run(() => call(frozen)),
+    };
+  }
 
   async function claimFact(): Promise<NewClaimFact> {
     const claim = await kube.get('PersistentVolumeClaim', { namespace, name: facts.database.claim.name });

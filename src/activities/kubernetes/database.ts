@@ -22,7 +22,17 @@ import {
   type WorkloadSpec,
 } from './template.ts';
 import { awaitDetached } from './volumes.ts';
-import { annotations, awaitNoPods, isReady, marked, podsOf, scale, unmarked, type Workload } from './workloads.ts';
+import {
+  annotations,
+  awaitNoPods,
+  isReady,
+  marked,
+  podsOf,
+  scale,
+  stopAsSeen,
+  unmarked,
+  type Workload,
+} from './workloads.ts';
 
 const serverMs = 8 * 60_000;
 
@@ -98,17 +108,25 @@ export function createDatabaseActivities(
     return major;
   }
 
-  async function stop(database: DatabaseFact, workload: Workload): Promise<void> {
-    if ((workload.spec?.replicas ?? 1) !== 0) await scale(kube, database.workload, 0, {}, claims(database, 'Retain'));
-    await awaitNoPods(kube, workload);
+  async function stop(database: DatabaseFact, look: () => Promise<Workload>): Promise<Workload> {
+    return await stopAsSeen(kube, database.workload, look, () => ({ spec: claims(database, 'Retain') }));
+  }
+
+  async function fencedWorkload(world: World, database: DatabaseFact): Promise<Workload> {
+    const workload = await getWorkload(kube, world, database.workload);
+    if (marked(workload, world, annotations.stage) === 'fenced') return workload;
+    throw strange(database.workload.kind, database.workload, 'is not fenced: its data is not pgleap’s to empty');
   }
 
   return {
     async haltDatabase({ world, database, atRest }) {
-      await requireAtRest(kube, world, atRest);
-      const workload = await getWorkload(kube, world, database.workload);
-      requireImage(database, workload);
-      if ((workload.spec?.replicas ?? 1) !== 0) {
+      const look = async () => {
+        const workload = await getWorkload(kube, world, database.workload);
+        await requireAtRest(kube, world, atRest);
+        requireImage(database, workload);
+        return workload;
+      };
+      await stopAsSeen(kube, database.workload, look, (workload) => {
         if (workload.spec !== undefined && whenScaledOf(workload.spec) !== database.whenScaled) {
           throw strange(database.workload.kind, database.workload, 'has another whenScaled for its claims');
         }
@@ -119,9 +137,8 @@ export function createDatabaseActivities(
           [annotations.before]: `replicas=${workload.spec?.replicas ?? 1}`,
           [annotations.stoppedAt]: new Date().toISOString(),
         };
-        await scale(kube, database.workload, 0, marks, claims(database, 'Retain'));
-      }
-      await awaitNoPods(kube, workload);
+        return { marks, spec: claims(database, 'Retain') };
+      });
       await awaitDetached(kube, database.volume.pv);
     },
 
@@ -134,8 +151,13 @@ export function createDatabaseActivities(
         const major = namedMajor(spec) ?? (await candidateMajor(world));
         const plan = await planTarget(kube, spec, database, source, major);
         if ('problem' in plan) throw fail('PreflightRefused', `the target cannot work: ${plan.problem}`);
-        await stop(database, workload);
-        const fresh = await getRecorded(kube, database.workload.kind, database.workload, database.workload.uid);
+        const stillPlain = async () => {
+          const now = await getWorkload(kube, world, database.workload);
+          requireImage(database, now);
+          return now;
+        };
+        await stop(database, stillPlain);
+        const fresh = await stillPlain();
         const fenced = fencedSpec(plan.spec, world, database, source, major);
         await rewrite(
           database,
@@ -166,17 +188,14 @@ export function createDatabaseActivities(
     },
 
     async emptyTarget({ world, database, claim, target }) {
-      const workload = await getWorkload(kube, world, database.workload);
+      const workload = await fencedWorkload(world, database);
       const at = { namespace: database.workload.namespace, name: database.claim.name };
       const bound = await getRecorded(kube, 'PersistentVolumeClaim', at, claim.claimUid);
       await requireNewClaim(database);
       if (bound.spec?.volumeName !== claim.pv) throw strange('PersistentVolumeClaim', at, `is not on ${claim.pv}`);
-      if (marked(workload, world, annotations.stage) !== 'fenced') {
-        throw strange(database.workload.kind, database.workload, 'is not fenced: its data is not pgleap’s to empty');
-      }
       if (marked(workload, world, annotations.emptied) !== target.pod.uid) {
-        await stop(database, workload);
-        await erase(world, workload, database);
+        await stop(database, () => fencedWorkload(world, database));
+        await erase(world, database);
         await scale(kube, database.workload, 1, { [annotations.emptied]: target.pod.uid });
       } else if ((workload.spec?.replicas ?? 1) === 0) {
         await scale(kube, database.workload, 1);
@@ -269,9 +288,14 @@ export function createDatabaseActivities(
         requireImage(database, workload);
         return;
       }
-      await stop(database, workload);
+      const stillChanged = async () => {
+        const now = await getWorkload(kube, world, database.workload);
+        if (marked(now, world, annotations.originalSpec) !== undefined) return now;
+        throw fail('Conflict', `${database.workload.kind} ${database.workload.name} was put back by another attempt`);
+      };
+      await stop(database, stillChanged);
       const spec: WorkloadSpec = JSON.parse(original);
-      const fresh = await getRecorded(kube, database.workload.kind, database.workload, database.workload.uid);
+      const fresh = await stillChanged();
       await rewrite(
         database,
         fresh,
@@ -288,11 +312,7 @@ export function createDatabaseActivities(
   };
 
   /** Runs a pod that empties the target's PGDATA, and waits until it has. The workload is at 0. */
-  async function erase(world: World, workload: Workload, database: DatabaseFact): Promise<void> {
-    const pgdata = marked(workload, world, annotations.pgdata);
-    if (workload.spec === undefined || pgdata === undefined) {
-      throw strange(database.workload.kind, database.workload, 'does not say where its data lies');
-    }
+  async function erase(world: World, database: DatabaseFact): Promise<void> {
     const at = { namespace: world.namespace, name: names.eraser(world) };
     const remove = async (pod: Resource<'Pod'>) => {
       if (!isOurs(pod, world)) throw strange('Pod', at, 'is not of this upgrade');
@@ -301,6 +321,18 @@ export function createDatabaseActivities(
     };
     const left = await kube.find('Pod', at);
     if (left !== undefined) await remove(left);
+    // As late as can be: a worker that was frozen until now finds a target that another one has filled and opened since.
+    const workload = await fencedWorkload(world, database);
+    const pgdata = marked(workload, world, annotations.pgdata);
+    if (workload.spec === undefined || pgdata === undefined) {
+      throw strange(database.workload.kind, database.workload, 'does not say where its data lies');
+    }
+    if (workload.spec.replicas !== 0) {
+      throw fail(
+        'Conflict',
+        `${database.workload.kind} ${database.workload.name} was started again by another attempt`,
+      );
+    }
     await kube.create('Pod', eraserPod(workload.spec, world, database, pgdata));
     const ended = await poll(
       async () => {

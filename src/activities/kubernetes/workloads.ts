@@ -1,6 +1,6 @@
 import type { PodRef, World, WorkloadRef } from '../../domain/facts.ts';
 import { poll } from '../context.ts';
-import { fail } from '../errors.ts';
+import { fail, isFailure } from '../errors.ts';
 import type { Kube, Resource } from './client.ts';
 
 /** What pgleap writes on a workload while it is stopped or changed; all of it is taken off again. */
@@ -50,15 +50,47 @@ export async function podsOf(kube: Kube, workload: Workload): Promise<Pod[]> {
   });
 }
 
-/** Sets the count, changes annotations (null takes one off) and the rest of the spec in one write. */
+/**
+ * Sets the count, changes annotations (null takes one off) and the rest of the spec in one write. With a `resourceVersion` only
+ * if nobody changed the workload since: else Conflict.
+ */
 export async function scale(
   kube: Kube,
   ref: Pick<WorkloadRef, 'kind' | 'namespace' | 'name'>,
   replicas: number,
   changes: Record<string, string | null> = {},
   spec: object = {},
+  resourceVersion?: string,
 ): Promise<Workload> {
-  return await kube.patch(ref.kind, ref, { metadata: { annotations: changes }, spec: { ...spec, replicas } });
+  const metadata = { annotations: changes, ...(resourceVersion === undefined ? {} : { resourceVersion }) };
+  return await kube.patch(ref.kind, ref, { metadata, spec: { ...spec, replicas } });
+}
+
+/**
+ * Takes a workload that `look` finds fit for it to 0, if it is not there, and waits until its pods are gone. What was looked at is
+ * what is stopped: a worker that was frozen in between, while another went on to the end, must not stop what is live since.
+ */
+export async function stopAsSeen(
+  kube: Kube,
+  ref: Pick<WorkloadRef, 'kind' | 'namespace' | 'name'>,
+  look: () => Promise<Workload>,
+  changes: (seen: Workload) => { marks?: Record<string, string | null>; spec?: object },
+): Promise<Workload> {
+  for (let attempt = 1; ; attempt += 1) {
+    const seen = await look();
+    try {
+      if ((seen.spec?.replicas ?? 1) !== 0) {
+        const { marks, spec } = changes(seen);
+        await scale(kube, ref, 0, marks, spec, seen.metadata?.resourceVersion);
+      }
+    } catch (error) {
+      // Mostly its status.
+      if (!isFailure(error, 'Conflict') || attempt === 5) throw error;
+      continue;
+    }
+    await awaitNoPods(kube, seen);
+    return seen;
+  }
 }
 
 export interface ManagedField {
