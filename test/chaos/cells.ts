@@ -169,11 +169,7 @@ async function cell(
     last = heartbeats.at(-1);
     if (attempt === 1) {
       first = outcome;
-      if (!on.proxy.happened()) {
-        // Another way was taken this time, e.g. because something was there already.
-        tell(context, title, { ...row, outcome: 'not called this time' });
-        return;
-      }
+      expect(on.proxy.happened(), 'the call was made, and met its fault').toBe(true);
       expect(allowed, `the outcome of ${fault}`).toContain(outcome);
     }
     if (outcome === 'mended') {
