@@ -32,6 +32,8 @@ let storageProxy: Proxy;
 let provider: LinodeActivities;
 let volume: BlockVolumeFact;
 let clone: CloneFact;
+/** An original that is not needed any more. */
+let left: BlockVolumeFact;
 let site: Zone;
 let zoneProxy: Proxy;
 let pageProxy: Proxy;
@@ -128,6 +130,7 @@ async function allVolumes() {
   return volumes.parse(await answer.json()).data;
 }
 const startClone = async () => (clone = await provider.startClone({ world, volume, label }));
+/** All volumes but the original. */
 async function removeClones(): Promise<void> {
   for (const { id } of await allVolumes()) if (id !== volume.id) await storage.volumes.delete(id);
 }
@@ -166,6 +169,23 @@ matrix(
       activity: 'removeClone',
       before: () => run(startClone),
       run: () => provider.removeClone({ world, source: volume, label }),
+      after: removeClones,
+    },
+    { activity: 'hasVolume', run: () => provider.hasVolume(volume), told: (found: boolean) => found },
+    {
+      activity: 'findClone',
+      before: () => run(startClone),
+      run: () => provider.findClone({ world, source: volume, label }),
+      told: (found: CloneFact | null) => found?.label,
+      after: removeClones,
+    },
+    {
+      activity: 'removeVolume',
+      before: async () => {
+        const made = await storage.volumes.create({ label: 'pvc-2', sizeGb: 10, region: 'eu-central' });
+        left = { ...volume, ...made };
+      },
+      run: () => provider.removeVolume({ world, volume: left }),
       after: removeClones,
     },
   ],

@@ -30,7 +30,10 @@ export const retryAfterSeconds = 2;
 
 export interface Proxy {
   url: string;
-  /** Every request since `forget`, as method and pattern. Commands in pods are counted; the fourth and all later ones are one. */
+  /**
+   * Every request since `forget`, as method and pattern. Commands in pods are counted; the fourth and all later ones are one.
+   * So are changes: the second and all later ones of one pattern are one.
+   */
   seen: string[];
   forget(): void;
   /** The next request of this method and pattern meets the fault. */
@@ -59,8 +62,11 @@ export async function startProxy(
     return `${method} ${patternOf(pathname, searchParams)}`;
   };
   const take = (asked: string): Fault | undefined => {
-    const earlier = seen.filter((one) => one.startsWith(asked)).length;
-    const call = asked.endsWith('/exec') ? `${asked}, command ${Math.min(earlier + 1, 4)}` : asked;
+    const isCommand = asked.endsWith('/exec');
+    const isSame = (one: string) => one === asked || one.startsWith(`${asked}, ${isCommand ? 'command' : 'again'}`);
+    const earlier = seen.filter(isSame).length;
+    const again = earlier > 0 && !isCommand && !asked.startsWith('GET');
+    const call = isCommand ? `${asked}, command ${Math.min(earlier + 1, 4)}` : again ? `${asked}, again` : asked;
     seen.push(call);
     if (ordered?.call !== call) return undefined;
     const { fault } = ordered;
