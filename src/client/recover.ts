@@ -6,13 +6,12 @@ import { existsSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { WorkflowNotFoundError } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 import { createActivities } from '../activities/index.ts';
 import { writeArtifact } from '../activities/artifacts/store.ts';
 import { isFailure, messageOf } from '../activities/errors.ts';
 import { createKube, type Kube } from '../activities/kubernetes/client.ts';
-import { listJournals, takeOver, undosOf, type Journal } from '../activities/kubernetes/journal.ts';
+import { takeOver, undosOf } from '../activities/kubernetes/journal.ts';
 import { seeRebound } from '../activities/kubernetes/old-volume.ts';
 import type { SharedActivities } from '../activities/types.ts';
 import { UserError } from '../domain/exit-codes.ts';
@@ -31,17 +30,21 @@ import { undoOrder, type RegisteredUndo } from '../domain/undo.ts';
 import { readWorkerConfig, type WorkerConfig } from '../worker/config.ts';
 import { finishReopening } from '../workflows/finish.ts';
 import { goBack, type Way } from '../workflows/go-back.ts';
-import { connect } from './connection.ts';
+import { findRecoverable, workflowState } from './recoverable.ts';
 
 /** What a journal says, and what recovering would do. */
 export interface Recovery {
   upgradeId: string;
   workflowId: string;
-  journal: string;
+  /** null when there is none that is open, but a Lease. */
+  journal: string | null;
   startedAt: string;
   committedAt: string | null;
-  /** `back`: to the old world; `finish`: the commit point was passed, so services and visitors are let in again. */
-  direction: 'back' | 'finish';
+  /**
+   * `back`: to the old world; `finish`: the commit point was passed, so services and visitors are let in again; `release`: nothing
+   * but the Lease is left.
+   */
+  direction: 'back' | 'finish' | 'release';
   steps: { says: string; done: boolean }[];
   /** Folder of the upgrade's artifacts, when it is on this machine. */
   artifacts: string | null;
@@ -51,7 +54,7 @@ export interface Recovery {
 export interface Recovered {
   /** Whether nothing differs, and volume, database and services could be looked at. */
   ok: boolean;
-  outcome: 'rolled-back' | 'upgraded';
+  outcome: 'rolled-back' | 'upgraded' | 'released';
   upgradeId: string;
   /** What had been ticked off in the journal before this run: put back, or kept. */
   before: string[];
@@ -72,23 +75,22 @@ const settleMs = 15_000;
 
 /**
  * Reads the journal of `<namespace>/<workload>`, or the one named `<namespace>/pgleap-<upgrade id>-journal`. Changes nothing. Throws
- * UserError when there is none, or when its workflow runs; `force` says that it does not, where Temporal cannot be asked.
+ * UserError when there is neither it nor a Lease, or when its workflow runs; `force` says that it does not, where Temporal cannot be asked.
  */
 export async function findRecovery(name: string, { force }: { force: boolean }): Promise<Found> {
   const config = readWorkerConfig();
   const kube = createKube(config.kubeConfig);
-  const journal = await findJournal(kube, placeOf(name));
-  const { head, old } = journal;
-  const workflow = await workflowState(head.workflowId, force);
-  const direction = head.committedAt !== null && !head.backAt ? 'finish' : 'back';
-  const folder = path.join(old?.artifacts ?? config.artifacts, head.upgradeId);
-  const undos = undosOf(journal);
+  const { journal, ...found } = await findRecoverable(kube, placeOf(name));
+  const workflow = await workflowState(found.workflowId, force);
+  const { committedAt = null, backAt = null } = journal?.head ?? {};
+  const direction = journal === null ? 'release' : committedAt !== null && !backAt ? 'finish' : 'back';
+  const old = journal?.old ?? null;
+  const folder = path.join(old?.artifacts ?? config.artifacts, found.upgradeId);
+  const undos = journal === null ? [] : undosOf(journal);
   const recovery: Recovery = {
-    upgradeId: head.upgradeId,
-    workflowId: head.workflowId,
-    journal: journal.name,
-    startedAt: head.startedAt,
-    committedAt: head.committedAt,
+    ...found,
+    journal: journal?.name ?? null,
+    committedAt,
     direction,
     steps: stepsOf(direction, undos),
     artifacts: existsSync(folder) ? folder : null,
@@ -100,7 +102,7 @@ export async function findRecovery(name: string, { force }: { force: boolean }):
       if (direction === 'finish' && old === null) {
         throw new UserError(
           'refused',
-          `Journal ${journal.name} does not say what to open: finish by hand as docs/rollback.md says.`,
+          `Journal ${recovery.journal} does not say what to open: finish by hand as docs/rollback.md says.`,
         );
       }
       const left = workflow.endedAt === null ? 0 : workflow.endedAt + settleMs - Date.now();
@@ -114,6 +116,7 @@ export async function findRecovery(name: string, { force }: { force: boolean }):
 }
 
 function stepsOf(direction: Recovery['direction'], undos: RegisteredUndo[]): Recovery['steps'] {
+  if (direction === 'release') return [{ says: 'release the Lease', done: false }];
   if (direction === 'back') {
     const done = undos.filter((undo) => undo.done).map(({ says }) => ({ says, done: true }));
     return [
@@ -128,69 +131,6 @@ function stepsOf(direction: Recovery['direction'], undos: RegisteredUndo[]): Rec
     says,
     done: false,
   }));
-}
-
-async function findJournal(kube: Kube, name: string): Promise<Journal> {
-  const [namespace = '', wanted = '', ...rest] = name.split('/');
-  if (wanted === '' || rest.length > 0) {
-    throw new UserError('usage', `${name} is neither NAMESPACE/WORKLOAD nor NAMESPACE/JOURNAL.`);
-  }
-  let all: Journal[];
-  try {
-    all = await listJournals(kube, namespace);
-  } catch (error) {
-    throw new UserError('unreachable', messageOf(error), { cause: error });
-  }
-  const found = all.filter((one) => one.name === wanted || one.head.workflowId === `pgleap/${namespace}/${wanted}`);
-  const open = found.filter(({ head }) => head.outcome === null);
-  const [first, second] = open;
-  if (first === undefined) {
-    throw new UserError(
-      'notFound',
-      found.length === 0
-        ? `Namespace ${namespace} has no journal of an upgrade of ${wanted}: nothing was begun, or it was removed.`
-        : `Nothing is left to recover: ${found.map(({ name: one, head }) => `${one} was closed as ${head.outcome}`).join(', ')}.`,
-    );
-  }
-  if (second !== undefined) {
-    const names = open.map((one) => `${namespace}/${one.name}`).join(' and ');
-    throw new UserError('usage', `Which one? There are journals ${names}: name one of them.`);
-  }
-  return first;
-}
-
-/** Throws UserError unless the workflow is seen to be over, or nobody can say and `force` takes it upon itself. */
-async function workflowState(workflowId: string, force: boolean): Promise<{ says: string; endedAt: number | null }> {
-  let session;
-  try {
-    session = await connect();
-  } catch (error) {
-    if (!(error instanceof UserError) || error.exit !== 'noTemporal') throw error;
-    if (force) return { says: 'not asked: Temporal does not answer', endedAt: null };
-    throw new UserError(
-      'noTemporal',
-      `${error.message} So nobody can say whether ${workflowId} still runs, and two that change the same world would destroy it. ` +
-        `If Temporal is lost for good and no pgleap worker runs any more: pgleap recover ${placeOf(workflowId)} --force`,
-    );
-  }
-  try {
-    const { status, closeTime } = await session.client.withDeadline(Date.now() + 10_000, () =>
-      session.client.workflow.getHandle(workflowId).describe(),
-    );
-    if (status.name !== 'RUNNING' && status.name !== 'PAUSED') {
-      return { says: status.name.toLowerCase(), endedAt: closeTime?.getTime() ?? null };
-    }
-    throw new UserError(
-      'alreadyRunning',
-      `${workflowId} still runs at ${session.address}: send it rollback, or answer what it waits for (pgleap status). Only if it ` +
-        `cannot go on: temporal workflow terminate --workflow-id '${workflowId}', and then this again.`,
-    );
-  } catch (error) {
-    if (error instanceof WorkflowNotFoundError) return { says: 'unknown to Temporal', endedAt: null };
-    throw error;
-  } finally {
-    await session.close();
-  }
 }
 
 async function recover(
@@ -219,7 +159,7 @@ async function recover(
         ? { ...(await goBack(way, { world, undos: others, old, opened: recovery.committedAt !== null })), ...bound }
         : null;
     const compared = back?.compared ?? (old === null ? [] : await finishReopening(way, { world, undos: others, old }));
-    const outcome = direction === 'back' ? 'rolled-back' : 'upgraded';
+    const outcome = ({ back: 'rolled-back', finish: 'upgraded', release: 'released' } as const)[direction];
     const differences = differencesText(compared);
     const recovered: Recovered = {
       ok: standsAgain(compared),
@@ -248,7 +188,8 @@ async function recover(
       world,
       workload: old?.database.workload ?? { kind: 'Deployment', namespace, name, uid: '' },
     });
-    await way.call('closeJournal', `close the journal as ${outcome}`, { world, outcome });
+    if (recovery.journal !== null)
+      await way.call('closeJournal', `close the journal as ${outcome}`, { world, outcome });
     return recovered;
   } finally {
     clearInterval(timer);
@@ -334,6 +275,16 @@ function wayWith(shared: SharedActivities, say: (text: string) => void): Way {
 /** The state and what would be done, for people. */
 export function recoveryText(recovery: Recovery): string {
   const { upgradeId, workflowId, journal, startedAt, committedAt, direction, steps, artifacts, workflow } = recovery;
+  if (journal === null) {
+    return [
+      `Upgrade ${upgradeId} of ${workflowId} has held the Lease since ${startedAt}, and has no open journal: nothing was begun, it was over, or`,
+      'somebody removed the journal.',
+      `Its workflow: ${workflow}.`,
+      '',
+      'To let another upgrade begin:',
+      ...steps.map(({ says }) => `  to ${says}`),
+    ].join('\n');
+  }
   return [
     `Upgrade ${upgradeId} of ${workflowId}, begun ${startedAt} (journal ${journal}).`,
     `Its workflow: ${workflow}.`,
@@ -357,6 +308,7 @@ export function recoveryText(recovery: Recovery): string {
 
 /** What came of it, for people. */
 export function recoveredText({ ok, outcome, compared, differences, before, back, report }: Recovered): string {
+  if (outcome === 'released') return 'The Lease is released. Nothing else was changed.';
   const isBack = outcome === 'rolled-back';
   const stands = isBack ? 'The old world stands again.' : 'The target is open, with services and visitors.';
   const done = isBack ? 'All is put back that pgleap changed' : 'Reopening is finished';

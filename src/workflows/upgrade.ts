@@ -202,9 +202,11 @@ async function reportRollback(run: Run): Promise<void> {
 }
 
 async function aborted(run: Run, why: string): Promise<never> {
-  const after = run.journalTried
-    ? `Journal and Lease stay; to put the old world back, or to finish reopening: pgleap recover ${placeOf(run.status.workflowId)}`
-    : 'Nothing was changed';
+  // The Lease comes before the journal, and its answer may be lost.
+  const after =
+    run.status.undo.length > 0
+      ? `What there is of journal and Lease stays; to put the old world back, or to finish reopening: pgleap recover ${placeOf(run.status.workflowId)}`
+      : 'Nothing was changed';
   return failed(run, 'Aborted', `${why}. Nothing more is changed. ${after}`);
 }
 

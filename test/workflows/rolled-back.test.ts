@@ -282,6 +282,18 @@ describe.concurrent('rolled back', () => {
     oldWorldStands(upgrade);
   });
 
+  test('a lost answer of takeLease, and an abort: what lets go of the Lease is named', async () => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    upgrade.world.failOn('takeLease', 'CommandFailed', 1, true);
+    await upgrade.parked();
+    await upgrade.resolve('abort');
+    const { type, message } = await failure(upgrade);
+    expect(type).toBe('Aborted');
+    expect(message).toMatch(/pgleap recover rolled-back-\d+\/postgres$/);
+    expect(upgrade.world.state.lease).not.toBeNull();
+    expect(upgrade.world.journal.begun).toBe(false);
+  });
+
   /** Asks at `gate` and at `later`, says yes to the first, and forgets that when the other is open. */
   async function resetTo(gate: GateName, later: GateName, expects: typeof expect) {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, [gate]: {}, [later]: {} } } });
