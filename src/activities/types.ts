@@ -121,9 +121,16 @@ export interface ClusterActivities {
   haltDatabase(arg: { world: World; database: DatabaseFact; atRest: AtRest }): Promise<void>;
   /**
    * Deletes the claim (uid precondition), waits for the PV to be Released, creates the new one, waits for Bound. Looks first
-   * as seeAtRest.
+   * as seeAtRest. Throws ApprovalLapsed when the claim would have to be deleted after `approvedUntil`; null, or missing in the
+   * histories of older versions: no limit.
    */
-  replaceClaim(arg: { world: World; database: DatabaseFact; minBytes: number; atRest: AtRest }): Promise<NewClaimFact>;
+  replaceClaim(arg: {
+    world: World;
+    database: DatabaseFact;
+    minBytes: number;
+    atRest: AtRest;
+    approvedUntil?: string | null;
+  }): Promise<NewClaimFact>;
   /** Patches the template (image, spec's patch, PGDATA, fence and fast-load arguments, /pgleap mount) and scales to 1. */
   deployTarget(arg: { world: World; spec: Spec; database: DatabaseFact; source: SourceFacts }): Promise<ServerRef>;
   /** Empties PGDATA of the fenced target, on the new claim only, and lets its server begin anew: before a repeated restore. */

@@ -64,6 +64,11 @@ export function lapsesAt(spec: Spec, at: string): number {
   return Date.parse(at) + milliseconds(spec.approvalLasts ?? before.approvalLasts);
 }
 
+/** When the first of these stops to count; never where nobody was asked. */
+export function firstLapse(spec: Spec, approvals: readonly { at: string }[]): number {
+  return Math.min(...approvals.map(({ at }) => lapsesAt(spec, at)));
+}
+
 /**
  * Brings the open gate up to now: its evidence to the facts of now, which voids every yes for other facts; and out goes each
  * yes that has lapsed. Changes `status`; returns whether the evidence did change, and what was voided, to be recorded and told.

@@ -28,6 +28,7 @@ export const failures = {
   NotStopped: { retry: true, says: 'a workload did not stop in its grace period' },
   NoSpace: { retry: false, says: 'a volume is full' },
   ArtifactMissing: { retry: false, says: 'the artifact folder is gone, or does not hold what was recorded' },
+  ApprovalLapsed: { retry: false, says: 'an approval lapsed before what it was given for was begun' },
   MessageRefused: { retry: false, says: 'an approval or other message was refused; nothing changed' },
   RolledBack: { retry: false, says: 'the upgrade was rolled back' },
   Aborted: { retry: false, says: 'the upgrade was aborted; the journal stays' },

@@ -153,11 +153,13 @@ const repeats: Record<PhaseName, string> = {
   trial: 'The candidate is emptied, and the import of the dump begins anew.',
   halt: 'The source is stopped where it still runs, and the volume awaited again.',
   clone: 'A clone that this upgrade began is awaited again, or made anew; then gate replace asks again.',
-  replace: 'What must be there is looked at again, then the claim; nothing is replaced twice.',
+  replace:
+    'What must be there is looked at again, then the claim; nothing is replaced twice. An approval that has lapsed is asked for again before that.',
   deploy: 'The workload is looked at, and given the new template where it has it not yet.',
   restore: 'The target is emptied, and copy and import begin anew. The original volume is not touched.',
   verify: 'The target’s fingerprint is taken and compared again.',
-  reopen: 'What must be there is looked at again, and the target is opened where it is not yet.',
+  reopen:
+    'What must be there is looked at again, and the target is opened where it is not yet. Before the commit point an approval that has lapsed is asked for again.',
   resume: 'Services that are not at their counts are started.',
   observe: 'Services and server are watched again.',
   unmaintain: 'Routes and CronJobs that are not as they were are put back.',

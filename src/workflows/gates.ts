@@ -1,6 +1,6 @@
 /** Waiting for a person. What the answers mean is decided in src/domain/decide.ts; here is only the waiting. */
 import { CancelledFailure, condition, isCancellation } from '@temporalio/workflow';
-import { approvalsNeeded, approvalsText, lapsesAt } from '../domain/approvals.ts';
+import { approvalsNeeded, approvalsText, firstLapse } from '../domain/approvals.ts';
 import { milliseconds } from '../domain/duration.ts';
 import { evidenceFor, gateQuestion } from '../domain/evidence.ts';
 import { isApproved } from '../domain/laws.ts';
@@ -76,7 +76,7 @@ async function waitForAnswer(run: Run, row: GateRow): Promise<void> {
   let remindAt = opened + silence;
   let limitAt = policy.timeLimit === undefined ? Infinity : opened + milliseconds(policy.timeLimit);
   for (;;) {
-    const lapseAt = Math.min(...row.approvals.map(({ at }) => lapsesAt(spec, at)));
+    const lapseAt = firstLapse(spec, row.approvals);
     const next = Math.min(remindAt, limitAt, lapseAt);
     const summary = `gate ${row.name}: ${next === limitAt ? 'time limit' : next === lapseAt ? 'an approval lapses' : 'remind'}`;
     const counted = row.approvals.length;
@@ -113,12 +113,22 @@ async function waitForAnswer(run: Run, row: GateRow): Promise<void> {
 /** Whether the gate was passed for what is there now, and lately enough: what waited too long is asked again. */
 export function stillApproved(run: Run, name: GateName): boolean {
   const { status } = run;
-  const { approvals, by } = gateRow(status, name);
   if (!isApproved(status, name)) return false;
-  const { spec } = resolved(run);
-  if (approvals.every(({ at }) => lapsesAt(spec, at) > Date.now())) return true;
-  status.notes.push(
-    `What ${by ?? 'somebody'} approved at gate ${name} has lapsed: nothing followed it within ${spec.approvalLasts}.`,
-  );
+  if (firstLapse(resolved(run).spec, gateRow(status, name).approvals) > Date.now()) return true;
+  noteLapse(run, name);
   return false;
+}
+
+/** Says why a gate that was passed opens again. */
+export function noteLapse(run: Run, name: GateName): void {
+  const { by } = gateRow(run.status, name);
+  run.status.notes.push(
+    `What ${by ?? 'somebody'} approved at gate ${name} has lapsed: nothing followed it within ${resolved(run).spec.approvalLasts}.`,
+  );
+}
+
+/** Until when what was approved at a gate may be begun; null where nobody was asked. */
+export function approvedUntil(run: Run, name: GateName): string | null {
+  const lapse = firstLapse(resolved(run).spec, gateRow(run.status, name).approvals);
+  return Number.isFinite(lapse) ? new Date(lapse).toISOString() : null;
 }

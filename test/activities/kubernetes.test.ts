@@ -592,8 +592,15 @@ describe('an upgrade that is rolled back', () => {
     // Neither is the target started on the original volume.
     const deploy = { world, spec: makeSpec(), database: facts.database, source };
     await expect(act('deployTarget', deploy)).rejects.toThrow(/still on the original volume/);
-    const { first, second } = await twice('replaceClaim', arg);
+    const late = { ...arg, approvedUntil: new Date(Date.now() - 1).toISOString() };
+    await expect(act('replaceClaim', late)).rejects.toMatchObject({ type: 'ApprovalLapsed', nonRetryable: true });
+    const at = { namespace, name: facts.database.claim.name };
+    expect((await kube.get('PersistentVolumeClaim', at)).metadata).toMatchObject({ uid: facts.database.claim.uid });
+    const inTime = { ...arg, approvedUntil: new Date(Date.now() + 60_000).toISOString() };
+    const { first, second } = await twice('replaceClaim', inTime);
     expect(second).toEqual(first);
+    // What was begun in time is finished.
+    expect(await act('replaceClaim', late)).toEqual(first);
     claim = first;
     expect(claim.pv).not.toBe(facts.database.volume.pv);
     const original = await kube.get('PersistentVolume', { name: facts.database.volume.pv });

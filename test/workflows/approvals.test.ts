@@ -143,4 +143,49 @@ describe.concurrent('approvals', () => {
     await upgrade.answer('replace');
     await expectAskedAgain(upgrade, 'replace', clone, 'replaceClaim');
   });
+
+  /** Parks by a failure of `name`, and retries when the yes has lapsed. */
+  async function retriedLate(upgrade: Upgrade, name: ActivityName, after: boolean): Promise<void> {
+    upgrade.world.failOn(name, 'NotStopped', 1, after);
+    await upgrade.answer(name === 'replaceClaim' ? 'replace' : 'reopen');
+    await upgrade.parked();
+    await delay(4500);
+    await upgrade.resolve('retry');
+  }
+
+  test.each([
+    ['replace', 'replaceClaim'],
+    ['reopen', 'sweepTarget'],
+  ] as const)('phase %s that parked before what it was approved for asks again', async (gate, name) => {
+    const upgrade = await harness.start({ spec: { approvalLasts: '4s', gates: { ...allAuto, [gate]: {} } } });
+    await retriedLate(upgrade, name, false);
+    const { notes } = await open(upgrade, gate);
+    expect(notes.filter((note) => note.includes('has lapsed'))).toEqual([expect.stringContaining(`gate ${gate}`)]);
+    const { world } = upgrade;
+    expect(gate === 'replace' ? world.state.claim === 'original' : !world.journal.committed).toBe(true);
+    await upgrade.answer(gate);
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(world.broken).toEqual([]);
+  });
+
+  test('a no to what is asked again goes back', async () => {
+    const upgrade = await harness.start({ spec: { approvalLasts: '4s', gates: { ...allAuto, reopen: {} } } });
+    await retriedLate(upgrade, 'sweepTarget', false);
+    await open(upgrade, 'reopen');
+    await upgrade.answer('reopen', 'reject');
+    expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
+    oldWorldStands(upgrade);
+  });
+
+  test('what was approved and is done already is not asked for again', async () => {
+    const upgrade = await harness.start({
+      spec: { approvalLasts: '4s', gates: { ...allAuto, replace: {}, reopen: {} } },
+    });
+    await retriedLate(upgrade, 'replaceClaim', true);
+    await retriedLate(upgrade, 'openTarget', true);
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    const { told, broken } = upgrade.world;
+    expect(told.filter(({ kind, text }) => kind === 'gate' && /gate (replace|reopen):/.test(text))).toHaveLength(2);
+    expect(broken).toEqual([]);
+  });
 });

@@ -284,7 +284,10 @@ export function createWorld(knobs: Knobs) {
       law(dumps.size > 0, 'the source is not stopped before a dump');
       state.source = 'stopped';
     },
-    replaceClaim: async ({ atRest }) => {
+    replaceClaim: async ({ atRest, approvedUntil }) => {
+      if (state.claim === 'original' && approvedUntil != null && Date.parse(approvedUntil) <= Date.now()) {
+        throw ApplicationFailure.nonRetryable('the approval has lapsed', 'ApprovalLapsed');
+      }
       law(atRest.reconcilers.length === reconcilers.length, 'services are looked at before the volume is replaced');
       registered('rebindOriginal');
       law(state.source === 'stopped', 'the source is stopped before its volume is replaced');

@@ -215,7 +215,7 @@ export function createVolumeActivities(
       await removeOwnClaim(world, { namespace: world.namespace, name: names.scratch(world) }, 'gone');
     },
 
-    async replaceClaim({ world, database, minBytes, atRest }) {
+    async replaceClaim({ world, database, minBytes, atRest, approvedUntil = null }) {
       await requireAtRest(kube, world, atRest);
       await requireStopped(world, database);
       const { claim, volume, workload } = database;
@@ -233,6 +233,8 @@ export function createVolumeActivities(
       }
       const current = await kube.find('PersistentVolumeClaim', at);
       if (current?.metadata?.uid === claim.uid) {
+        // One that is being deleted already cannot be kept any more.
+        if (current.metadata.deletionTimestamp === undefined) requireApproved(approvedUntil);
         await deleteClaim(at, current);
       } else if (current !== undefined && !isOurs(current, world)) {
         throw strange('PersistentVolumeClaim', at, 'is neither the original one nor one of this upgrade');
@@ -351,6 +353,12 @@ export function createVolumeActivities(
       }
     },
   };
+}
+
+/** Here, and not when the phase begins: it may have been parked for days, or its worker gone. */
+function requireApproved(until: string | null): void {
+  if (until === null || Date.now() < Date.parse(until)) return;
+  throw fail('ApprovalLapsed', `the approval to replace the volume lapsed at ${until}: the claim is as it was`);
 }
 
 /** Only a deleted VolumeAttachment proves that the volume was unmounted and let go of. */
