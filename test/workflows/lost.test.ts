@@ -107,6 +107,41 @@ describe.concurrent('lost', () => {
     expect(world.order.filter((name) => name === 'importDump')).toHaveLength(3);
   });
 
+  test('a trial that looks for its dump when the backup is begun again waits for the next one', async ({
+    expect: expects,
+  }) => {
+    const upgrade = await harness.start({ spec: { gates: allAuto } });
+    const { world } = upgrade;
+    const imported = world.hold('importDump');
+    const copied = world.hold('copyOut');
+    await Promise.all([imported.arrived, copied.arrived]);
+    world.failOn('journalOld');
+    copied.release();
+    const { park } = await upgrade.parked();
+    expect(park).toMatchObject({ phase: 'backup' });
+    const found = world.hold('copyIn');
+    world.failOn('importDump', 'PodLost');
+    imported.release();
+    await found.arrived;
+    const dumped = world.hold('dump');
+    await upgrade.resolve('retry');
+    await dumped.arrived;
+    found.release();
+    // The trial has its answer before there is the next dump.
+    const isFound = async () => {
+      const { events } = await upgrade.handle.fetchHistory();
+      const call = events?.find((event) => event.activityTaskScheduledEventAttributes?.activityType?.name === 'copyIn');
+      const ends = events?.map((event) => event.activityTaskCompletedEventAttributes?.scheduledEventId?.toString());
+      return ends?.includes(call?.eventId?.toString());
+    };
+    await expects.poll(isFound, { timeout: 60_000 }).toBe(true);
+    await upgrade.status();
+    dumped.release();
+    await upgrade.until(({ stage }) => stage === 'ended');
+    expect(await upgrade.handle.result()).toMatchObject({ ok: true, outcome: 'upgraded' });
+    expect(world.broken).toEqual([]);
+  });
+
   test('halt looks at the source again from a new candidate, which the fence lets in', async () => {
     const upgrade = await harness.start({ spec: { gates: allAuto } });
     const copy = upgrade.world.hold('copyOut');

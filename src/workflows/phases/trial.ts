@@ -32,7 +32,10 @@ async function trialOnce(run: Run): Promise<void> {
     }
     await condition(() => gathered.dump !== null);
     if (used) await bringDumpBack(run);
-    gathered.trial = await tryDump(run, needed(gathered.dump, 'the dump'));
+    const { dump } = gathered;
+    // The backup was begun again meanwhile.
+    if (dump === null) continue;
+    gathered.trial = await tryDump(run, dump);
     used = true;
     await condition(() => isDone(run, 'backup'));
     if (gathered.trial.dump === needed(gathered.dump, 'the dump').sha512) break;
