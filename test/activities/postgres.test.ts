@@ -524,6 +524,20 @@ ${canary} is no statement;
     ]);
   });
 
+  it('finds the fingerprint of a server again, but not after it was restarted in its pod', async () => {
+    const { target } = servers;
+    const first = await fingerprint(target, 'again');
+    await servers.sql(target.pod, 'postgres', 'CREATE TABLE lost (a int)');
+    expect(await fingerprint(target, 'again')).toEqual(first);
+    const began = () => servers.sql(target.pod, 'postgres', 'SELECT pg_postmaster_start_time()');
+    const before = await began();
+    await servers.run(target.pod, 'kill -INT 1').catch(() => {});
+    await expect
+      .poll(async () => (await began().catch(() => before)) !== before, { timeout: 60_000, interval: 500 })
+      .toBe(true);
+    expect((await fingerprint(target, 'again')).sha512).not.toBe(first.sha512);
+  });
+
   it('says so when what lay on the scratch volume is gone', async () => {
     const { world, stranger } = servers;
     const server = { ...servers.candidate, pod: stranger };

@@ -123,9 +123,10 @@ async function ofJobs(server: ServerRef): Promise<unknown> {
 const imports = `SELECT count(*) FROM pg_class WHERE relname ~ '^imported'`;
 const forgetJobs = async () => {
   const server = await fencedServer();
-  await run(() =>
-    Promise.all(['import-a', 'dump-a', 'fingerprint-a'].map((name) => clearJob(direct.kc, server.pod, name))),
-  );
+  // None was begun where the very first command failed. A fingerprint's name ends with the life of its server.
+  const names = (await runInPod(direct.kc, server.pod, ['sh', '-c', 'ls /pgleap/jobs 2>/dev/null; true'])).split('\n');
+  const left = names.filter((name) => /^(import|dump|fingerprint)-a/.test(name));
+  await run(() => Promise.all(left.map((name) => clearJob(direct.kc, server.pod, name))));
   await runInPod(direct.kc, server.pod, ['sh', '-c', 'cd /pgleap && rm -rf a.* fingerprint-* begun']);
   const drop = `SELECT format('DROP TABLE %I', relname) FROM pg_class WHERE relname ~ '^imported' \\gexec`;
   await sqlText(direct.kc, server, drop, { write: true, ownSearchPath: true });

@@ -409,11 +409,10 @@ describe.concurrent('a target that was replaced or restarted at gate reopen', ()
     },
   );
 
-  test('and has lost rows parks while there is a way back', async () => {
+  test.each([{ pod: 'uid-pod-replaced' }, { began: '04:00' }])('and has lost rows parks: %o', async (as) => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
     await upgrade.until((seen) => gateRow(seen, 'reopen').state === 'open');
-    upgrade.world.target.pod = 'uid-pod-replaced';
-    upgrade.world.target.rows = 'lost';
+    Object.assign(upgrade.world.target, as, { rows: 'lost' });
     await upgrade.answer('reopen');
     const { park } = await upgrade.parked();
     expect(park).toMatchObject({

@@ -2,7 +2,7 @@ import type { KubeConfig } from '@kubernetes/client-node';
 import type { DumpFact, FingerprintFact, ServerRef } from '../../domain/facts.ts';
 import { fail } from '../errors.ts';
 import type { PostgresActivities } from '../types.ts';
-import { fileName, runScript } from './job.ts';
+import { fileName, lifeOf, runScript } from './job.ts';
 
 /** pg_dumpall by the target's own client, to `/pgleap/<name>.sql.zst` or `.gz` of the pod that runs it. */
 export async function dump(kc: KubeConfig, arg: Parameters<PostgresActivities['dump']>[0]): Promise<DumpFact> {
@@ -20,11 +20,16 @@ export async function dump(kc: KubeConfig, arg: Parameters<PostgresActivities['d
   return { path, compression: arg.compression, ...made };
 }
 
-/** What the server holds, as `/pgleap/fingerprint-<name>` of the pod that asks: see fingerprint.sh. */
+/**
+ * What the server holds, as `/pgleap/fingerprint-<name>` of the pod that asks: see fingerprint.sh. Candidate and target run
+ * without fsync: after a restart they may hold less, so that the fingerprint of the life before is not found again.
+ */
 export async function fingerprint(kc: KubeConfig, server: ServerRef, name: string): Promise<FingerprintFact> {
-  const path = `/pgleap/${fileName('fingerprint', name)}`;
+  const life = server.role === 'source' ? [] : [await lifeOf(kc, server)];
+  const job = fileName('fingerprint', name, ...life);
+  const path = `/pgleap/${job}`;
   const out = await runScript(kc, server, {
-    name: fileName('fingerprint', name),
+    name: job,
     script: 'fingerprint.sh',
     argv: [path],
     what: 'fingerprint',

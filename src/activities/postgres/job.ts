@@ -6,7 +6,7 @@ import { fail, isFailure } from '../errors.ts';
 import { awaitJob, clearJob, noSpace, readJob, startJob, type JobState } from '../kubernetes/jobs.ts';
 import { isDataGone } from '../kubernetes/server.ts';
 import type { Progress } from '../types.ts';
-import { script, serverArgs } from './psql.ts';
+import { script, serverArgs, sqlJson } from './psql.ts';
 
 /** Name of a job, or of a file beside it: what callers give may hold anything. */
 export function fileName(...parts: string[]): string {
@@ -14,6 +14,15 @@ export function fileName(...parts: string[]): string {
     .join('-')
     .toLowerCase()
     .replaceAll(/[^a-z0-9._-]+/g, '_');
+}
+
+/** Tells one life of a server from the next: a new one must not be given the old one's results. */
+export async function lifeOf(kc: KubeConfig, server: ServerRef): Promise<string> {
+  return await sqlJson<string>(
+    kc,
+    server,
+    `SELECT to_json(floor(extract(epoch FROM pg_postmaster_start_time()))::bigint::text)`,
+  );
 }
 
 /** libpq's words for a session that ended with its server, and the server's own for one that ends or is not up yet. */

@@ -6,17 +6,8 @@ import { pause } from '../context.ts';
 import { fail } from '../errors.ts';
 import { clearJob } from '../kubernetes/jobs.ts';
 import { timeProbes } from './inspect.ts';
-import { fileName, runScript } from './job.ts';
+import { fileName, lifeOf, runScript } from './job.ts';
 import { sqlJson } from './psql.ts';
-
-/** Tells one life of a server from the next: a new one must not be given the old one's results. */
-async function lifeOf(kc: KubeConfig, server: ServerRef): Promise<string> {
-  return await sqlJson<string>(
-    kc,
-    server,
-    `SELECT to_json(floor(extract(epoch FROM pg_postmaster_start_time()))::bigint::text)`,
-  );
-}
 
 /** Over the socket of a fenced server; a password is not tried, because nobody knows it. */
 export async function tryLogins(kc: KubeConfig, server: ServerRef): Promise<LoginsFact> {
