@@ -87,7 +87,7 @@ export interface ClusterActivities {
   createScratch(arg: { world: World; claim: ClaimFact; bytes: number }): Promise<void>;
   /**
    * Pod `pgleap-<upgradeId>-candidate` of the target image; resolves when its server answers on its socket. PGDATA is the
-   * folder `pgdata-<generation>` of the scratch volume: a higher generation replaces the pod and starts with an empty
+   * folder `pgdata-<generation>` of the scratch volume: another generation replaces the pod and starts with an empty
    * server again, while `/pgleap` with its dumps stays.
    */
   createCandidate(arg: {
@@ -95,7 +95,7 @@ export interface ClusterActivities {
     spec: Spec;
     database: DatabaseFact;
     source: SourceFacts;
-    generation: number;
+    generation: number | string;
   }): Promise<CandidateFact>;
 
   /** Pauses what would start services again, and waits until it has stopped acting. */

@@ -344,7 +344,7 @@ ${canary} is no statement;
     unchanged = copy;
     await failureOf(
       run(() => activities.importDump({ ...arg, name: 'twice' })),
-      'Refused',
+      'JobLost',
       secrets,
     );
     const { tried, failed, failedCount } = await run(() => activities.tryLogins({ world, server: candidate }));

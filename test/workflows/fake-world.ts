@@ -59,7 +59,7 @@ export function createWorld(knobs: Knobs) {
     source: 'running' as 'running' | 'stopped',
     fenced: false,
     lease: null as string | null,
-    candidate: null as number | null,
+    candidate: null as number | string | null,
     scratch: false,
     clone: null as string | null,
     originalVolume: true,
@@ -76,6 +76,7 @@ export function createWorld(knobs: Knobs) {
   let goesWithout = false;
   let scaledByOthers: string | null = null;
   let candidateRows: string | null = null;
+  let candidates = 0;
   let atRestSeen = false;
   let clones = 0;
   /** Content of the source, as one word; a test that changes it is a service that still writes. */
@@ -83,6 +84,10 @@ export function createWorld(knobs: Knobs) {
   /** What the source says of itself beside its content. */
   const sourceSeen = { systemIdentifier: sourceFacts.systemIdentifier, housekept: '' };
   const dumps = new Map<string, string>();
+  /** Answers of detached jobs, found again under their names until their volume is emptied: what is there now may differ. */
+  const jobs = { scratch: new Map<string, unknown>(), target: new Map<string, unknown>() };
+  /** Whether an earlier run of a reset workflow left what it did: then an import may meet it, and is refused as by a real server. */
+  let leftovers = false;
   const artifacts = new Map<string, string>();
   const journal = {
     begun: false,
@@ -109,6 +114,15 @@ export function createWorld(knobs: Knobs) {
       (undo) => undo.activity === activity && matches(undo) && !journal.undone.includes(undo.id),
     );
     law(found, `${activity} was not journalled before its change`);
+  }
+  function job<T>(volume: keyof typeof jobs, name: string, make: () => T): T {
+    if (!jobs[volume].has(name)) jobs[volume].set(name, make());
+    return jobs[volume].get(name) as T;
+  }
+  function intoEmpty(rows: string | null, where: string): void {
+    if (!leftovers || (rows ?? '') === '')
+      return law((rows ?? '') === '', `a dump is imported into an empty ${where} only`);
+    throw ApplicationFailure.create({ message: `the ${where} is not empty`, type: 'JobLost' });
   }
   function asksProvider(): void {
     law(!goesWithout, 'the provider is not asked when the spec goes without a clone');
@@ -228,10 +242,11 @@ export function createWorld(knobs: Knobs) {
       registered('removeCandidate');
       law(state.scratch, 'a candidate needs its scratch volume');
       if (state.candidate !== generation) candidateRows = null;
+      if (state.candidate !== generation) candidates += 1;
       state.candidate = generation;
       return {
-        pod: { namespace, name: 'pgleap-candidate', uid: `uid-candidate-${generation}`, container: 'postgres' },
-        podIp: `10.0.1.${generation}`,
+        pod: { namespace, name: 'pgleap-candidate', uid: `uid-candidate-${candidates}`, container: 'postgres' },
+        podIp: `10.0.1.${candidates}`,
         versionNum: 180004,
         imageId: 'sha256:abc',
         compression: 'zstd',
@@ -312,6 +327,7 @@ export function createWorld(knobs: Knobs) {
     emptyTarget: async () => {
       law(state.claim === 'new' && target.fenced, 'only a fenced target on the new volume is emptied');
       target.rows = '';
+      jobs.target.clear();
       return server('target');
     },
     sweepTarget: async ({ target: asked }) => {
@@ -342,7 +358,7 @@ export function createWorld(knobs: Knobs) {
       registered('liftSourceFence');
       law(atRestSeen, 'services are looked at before the source is fenced');
       atRestSeen = false;
-      law(candidateIp === `10.0.1.${state.candidate}`, 'the fence lets the candidate of now in');
+      law(candidateIp === `10.0.1.${candidates}`, 'the fence lets the candidate of now in');
       law(
         services.every((known) => known.kind === 'CronJob' || known.readOnly || state.counts.get(place(known)) === 0),
         'services are stopped before the source is fenced',
@@ -353,12 +369,16 @@ export function createWorld(knobs: Knobs) {
     dump: async ({ name, from }) => {
       law(from.host === database.podIp, 'the source is dumped at its address of now');
       law(state.fenced || name.startsWith('rehearsal'), 'the source is fenced before it is dumped');
-      dumps.set(name, content);
-      return { path: `/pgleap/${name}`, compression: 'zstd', bytes: 1000, sha512: hex(content), seconds: 2 };
+      return job('scratch', `dump-${name}`, () => {
+        dumps.set(name, content);
+        return { path: `/pgleap/${name}`, compression: 'zstd' as const, bytes: 1000, sha512: hex(content), seconds: 2 };
+      });
     },
     fingerprint: async ({ server: asked, name }): Promise<FingerprintFact> => {
-      const seen = asked.role === 'source' ? content : asked.role === 'candidate' ? candidateRows : target.rows;
-      return {
+      const { role } = asked;
+      const seen = role === 'source' ? content : role === 'candidate' ? candidateRows : target.rows;
+      const life = role === 'source' ? '' : role === 'candidate' ? candidates : `${target.pod} ${target.began}`;
+      return job(role === 'target' ? 'target' : 'scratch', `fingerprint-${name} ${life}`, () => ({
         path: `/pgleap/${name}`,
         bytes: 100,
         sha512: hex(`fingerprint ${seen ?? ''}`),
@@ -369,19 +389,21 @@ export function createWorld(knobs: Knobs) {
         largeObjects: 1,
         roles: 3,
         seconds: 1,
-      };
+      }));
     },
-    importDump: async ({ server: asked, path }) => {
+    importDump: async ({ server: asked, path, name }) => {
       const dumped = dumps.get(path.replace('/pgleap/', '')) ?? artifacts.get(path.replace('/pgleap/', '')) ?? '';
-      if (asked.role === 'candidate') {
-        law(candidateRows === null, 'a dump is imported into an empty candidate only');
-        candidateRows = dumped;
-      } else {
-        law(target.rows === '', 'a dump is imported into an empty target only');
-        law(state.claim === 'new', 'the original volume is never imported into');
-        target.rows = content;
-      }
-      return { expected: [], unexpected: [], unexpectedCount: 0, seconds: 3 };
+      return job(asked.role === 'target' ? 'target' : 'scratch', `import-${name}`, () => {
+        if (asked.role === 'candidate') {
+          intoEmpty(candidateRows, 'candidate');
+          candidateRows = dumped;
+        } else {
+          intoEmpty(target.rows, 'target');
+          law(state.claim === 'new', 'the original volume is never imported into');
+          target.rows = dumped;
+        }
+        return { expected: [], unexpected: [], unexpectedCount: 0, seconds: 3 };
+      });
     },
     tryLogins: async () => ({ tried: 3, failed: [], failedCount: 0 }),
     analyze: async () => ({ seconds: 1 }),
@@ -485,6 +507,7 @@ export function createWorld(knobs: Knobs) {
     removeScratch: async () => {
       law(state.candidate === null, 'the candidate goes before its volume');
       state.scratch = false;
+      jobs.scratch.clear();
     },
     releaseLease: async ({ world }) => {
       if (state.lease === world.upgradeId) state.lease = null;
@@ -597,6 +620,9 @@ export function createWorld(knobs: Knobs) {
     database,
     services,
     reconcilers,
+    meetLeftovers: () => {
+      leftovers = true;
+    },
     /** A service that somebody else scales up as soon as it is back. */
     scaleWhenBack: (name: string) => {
       scaledByOthers = name;

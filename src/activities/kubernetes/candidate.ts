@@ -118,7 +118,7 @@ export function createCandidateActivities(
    * Gets a server that answers ready for the work; resolves with whether it has zstd. Throws Conflict when it was deleted
    * just then: the next attempt makes another.
    */
-  async function furnish(pod: PodRef, major: number, generation: number): Promise<boolean> {
+  async function furnish(pod: PodRef, major: number, generation: number | string): Promise<boolean> {
     try {
       // The target's layout depends on it, and a tag such as `latest` does not tell.
       await kube.patch('Pod', pod, { metadata: { uid: pod.uid, annotations: { [majorAnnotation]: String(major) } } });

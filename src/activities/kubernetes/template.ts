@@ -129,7 +129,7 @@ export function candidatePod(
   world: World,
   database: DatabaseFact,
   source: SourceFacts,
-  options: { major: number | null; generation: number; nodeName: string | null },
+  options: { major: number | null; generation: number | string; nodeName: string | null },
 ): Partial<Resource<'Pod'>> {
   const pod = podSpecOf(spec);
   const container = containerOf(spec, database.pod.container);

@@ -32,7 +32,8 @@ export async function importDump(
     codes: {
       70: (says) => fail('ChecksumMismatch', `the dump in ${where} is not the one that was made: ${says}`),
       71: () => fail('Refused', `the server in ${where} listens on TCP: pgleap imports only behind its fence`),
-      72: (says) => fail('Refused', `the server in ${where} is not empty: ${says}`),
+      // By an import that is known no more, as of a workflow that was reset: it begins again in an empty one.
+      72: (says) => fail('JobLost', `the server in ${where} is not empty: ${says}`),
       73: () => fail('ScratchLost', `the dump ${arg.path} in ${where} is gone`),
     },
   });

@@ -8,7 +8,8 @@
  *    store, chunk by chunk, and verified there.
  *
  * Undone by: what prepare registered; the copies in the artifact store stay.
- * Killed here: the detached jobs are found again by their names, the copy goes on after its last good chunk.
+ * Killed here: the detached jobs are found again by their names, the copy goes on after its last good chunk. A workflow that was
+ * reset to before this has names of its own.
  */
 import { ApplicationFailure } from '@temporalio/workflow';
 import type { Artifact, FingerprintFact, PodRef } from '../../domain/facts.ts';
@@ -17,7 +18,18 @@ import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
 import { journalOld } from '../old-world.ts';
 import { quietAgain } from './quiesce.ts';
-import { all, needed, note, onArtifacts, resolved, show, source, sourceFromCandidate, type Run } from '../run.ts';
+import {
+  all,
+  needed,
+  note,
+  onArtifacts,
+  resolved,
+  runMark,
+  show,
+  source,
+  sourceFromCandidate,
+  type Run,
+} from '../run.ts';
 
 export async function backup(run: Run): Promise<void> {
   await evenIfLost(run, 'backup', backupOnce);
@@ -36,12 +48,14 @@ async function backupOnce(run: Run): Promise<void> {
   const estimateBytes = plan.facts.source.bytes;
 
   const [dump, fingerprintBefore, { settings }] = await all([
-    act('dump', 'dump the source', { world, from, compression, estimateBytes, name: `dump-${tries}` }).then((made) => {
-      gathered.dump = made;
-      show(run);
-      return made;
-    }),
-    fingerprint(run, `source-before-${tries}`),
+    act('dump', 'dump the source', { world, from, compression, estimateBytes, name: `dump-${tries}${runMark()}` }).then(
+      (made) => {
+        gathered.dump = made;
+        show(run);
+        return made;
+      },
+    ),
+    fingerprint(run, `source-before-${tries}${runMark()}`),
     act('saveSettings', 'read the settings inside PGDATA', {
       world,
       source: source(run),
@@ -53,7 +67,7 @@ async function backupOnce(run: Run): Promise<void> {
   const dumpName = `dump${again(tries)}.sql.${compression === 'zstd' ? 'zst' : 'gz'}`;
   gathered.quietAt = await act('nextTransaction', 'note the source’s next transaction', { server: source(run) });
   const [after, dumpArtifact, fingerprintArtifact] = await all([
-    fingerprint(run, `source-after-${tries}`),
+    fingerprint(run, `source-after-${tries}${runMark()}`),
     keep(run, from.pod, dump, dumpName),
     keep(run, from.pod, fingerprintBefore, `fingerprint-source${again(tries)}.txt`),
   ]);
@@ -80,9 +94,9 @@ export function fingerprint(run: Run, name: string): Promise<FingerprintFact> {
   return act('fingerprint', `fingerprint of the source: ${name}`, { world, server: sourceFromCandidate(run), name });
 }
 
-/** `-2` for what is made a second time, so that a file never changes under its name. */
+/** `-2` for what is made a second time, and the run's mark after a reset, so that a file never changes under its name. */
 export function again(tries: number): string {
-  return tries > 1 ? `-${tries}` : '';
+  return `${tries > 1 ? `-${tries}` : ''}${runMark()}`;
 }
 
 /** Copies a file of a pod into the artifact store, verifies it there, and lists it. */

@@ -14,7 +14,7 @@ import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
 import { fingerprint } from './backup.ts';
 import { quietAgain } from './quiesce.ts';
-import { atRest, database, needed, note, now, resolved, source, willUndo, type Run } from '../run.ts';
+import { atRest, database, needed, note, now, resolved, runMark, source, willUndo, type Run } from '../run.ts';
 
 export async function halt(run: Run): Promise<void> {
   await evenIfLost(run, 'halt', haltOnce);
@@ -57,7 +57,7 @@ async function stillAsBackedUp(run: Run): Promise<void> {
   if (tries > 1) await quietAgain(run);
   const next = await act('nextTransaction', 'see that nobody wrote since the backup', { server: source(run) });
   if (next === quietAt) return;
-  const seen = await fingerprint(run, `source-halt-${tries}`);
+  const seen = await fingerprint(run, `source-halt-${tries}${runMark()}`);
   if (seen.sha512 === needed(sourceFingerprint, 'the source’s fingerprint').sha512) return;
   throw ApplicationFailure.nonRetryable(
     'The source changed after it was backed up. A service that is listed as read-only writes, or somebody uses the superuser. Roll back, and list it as a service that is stopped.',

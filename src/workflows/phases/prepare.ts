@@ -24,6 +24,7 @@ import {
   needed,
   note,
   resolved,
+  runMark,
   sourceFromCandidate,
   willUndo,
   type Run,
@@ -116,7 +117,7 @@ export async function candidateUp(run: Run): Promise<CandidateFact> {
     spec,
     database: database(run),
     source: plan.facts.source,
-    generation,
+    generation: `${generation}${runMark()}`,
   });
   return needed(run.gathered.candidate, 'the candidate');
 }

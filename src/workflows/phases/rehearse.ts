@@ -13,7 +13,7 @@ import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
 import { failOnImportErrors } from './trial.ts';
 import { freshCandidate } from './prepare.ts';
-import { candidate, needed, note, resolved, sourceFromCandidate, type Run } from '../run.ts';
+import { candidate, needed, note, resolved, runMark, sourceFromCandidate, type Run } from '../run.ts';
 
 export async function rehearse(run: Run): Promise<void> {
   await evenIfLost(run, 'rehearse', rehearseOnce);
@@ -30,7 +30,7 @@ async function rehearseOnce(run: Run): Promise<void> {
     from: sourceFromCandidate(run),
     compression,
     estimateBytes: plan.facts.source.bytes,
-    name: `rehearsal-${tries}`,
+    name: `rehearsal-${tries}${runMark()}`,
   });
   const imported = await act('importDump', 'rehearse: import into the candidate', {
     world,
@@ -38,7 +38,7 @@ async function rehearseOnce(run: Run): Promise<void> {
     path: dump.path,
     compression,
     sha512: dump.sha512,
-    name: `rehearsal-${tries}`,
+    name: `rehearsal-${tries}${runMark()}`,
   });
   failOnImportErrors(imported, 'the candidate');
   await freshCandidate(run);

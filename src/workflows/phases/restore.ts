@@ -14,7 +14,7 @@ import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
 import { fencedTarget } from './deploy.ts';
 import { failOnImportErrors } from './trial.ts';
-import { all, database, needed, note, onArtifacts, resolved, type Run } from '../run.ts';
+import { all, database, needed, note, onArtifacts, resolved, runMark, type Run } from '../run.ts';
 
 export async function restore(run: Run): Promise<void> {
   await evenIfLost(run, 'restore', restoreOnce);
@@ -46,7 +46,7 @@ async function restoreOnce(run: Run): Promise<void> {
         path,
         compression,
         sha512,
-        name: `restore-${tries}`,
+        name: `restore-${tries}${runMark()}`,
       }),
     ),
     act('carrySettings', 'carry settings over', { world, target: server, settings }),

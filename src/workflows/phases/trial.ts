@@ -16,7 +16,7 @@ import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
 import { again, keep } from './backup.ts';
 import { freshCandidate } from './prepare.ts';
-import { all, candidate, isDone, needed, note, onArtifacts, resolved, type Run } from '../run.ts';
+import { all, candidate, isDone, needed, note, onArtifacts, resolved, runMark, type Run } from '../run.ts';
 
 export async function trial(run: Run): Promise<void> {
   await evenIfLost(run, 'trial', trialOnce);
@@ -75,13 +75,13 @@ async function tryDump(run: Run, dump: DumpFact): Promise<TrialFact> {
     path: dump.path,
     compression: dump.compression,
     sha512: dump.sha512,
-    name: `trial-${generation}`,
+    name: `trial-${generation}${runMark()}`,
   });
   failOnImportErrors(imported, 'the candidate');
 
   const [logins, fingerprint] = await all([
     act('tryLogins', 'try each role’s login', { world, server }),
-    act('fingerprint', 'fingerprint of the candidate', { world, server, name: `trial-${generation}` }),
+    act('fingerprint', 'fingerprint of the candidate', { world, server, name: `trial-${generation}${runMark()}` }),
   ]);
   const b = await keep(run, server.pod, fingerprint, `fingerprint-trial${again(generation + 1)}.txt`);
   await condition(() => run.gathered.sourceFingerprintArtifact !== null);

@@ -14,7 +14,7 @@ import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
 import { again, keep } from './backup.ts';
 import { fencedTarget } from './deploy.ts';
-import { all, needed, note, onArtifacts, resolved, type Run } from '../run.ts';
+import { all, needed, note, onArtifacts, resolved, runMark, type Run } from '../run.ts';
 
 export async function verify(run: Run): Promise<void> {
   await evenIfLost(run, 'verify', verifyOnce);
@@ -29,7 +29,7 @@ async function verifyOnce(run: Run): Promise<void> {
     act('fingerprint', 'fingerprint of the target', {
       world,
       server,
-      name: `target-${tries}-${server.pod.uid.slice(0, 8)}`,
+      name: `target-${tries}-${server.pod.uid.slice(0, 8)}${runMark()}`,
     }),
     act('analyze', 'ANALYZE', { world, server }),
   ]);
