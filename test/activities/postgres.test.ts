@@ -530,10 +530,10 @@ ${canary} is no statement;
     await servers.sql(target.pod, 'postgres', 'CREATE TABLE lost (a int)');
     expect(await fingerprint(target, 'again')).toEqual(first);
     const began = () => servers.sql(target.pod, 'postgres', 'SELECT pg_postmaster_start_time()');
-    const before = await began();
+    const life = await began();
     await servers.run(target.pod, 'kill -INT 1').catch(() => {});
     await expect
-      .poll(async () => (await began().catch(() => before)) !== before, { timeout: 60_000, interval: 500 })
+      .poll(async () => (await began().catch(() => life)) !== life, { timeout: 60_000, interval: 500 })
       .toBe(true);
     expect((await fingerprint(target, 'again')).sha512).not.toBe(first.sha512);
   });
