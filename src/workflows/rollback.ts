@@ -1,5 +1,5 @@
 /** The workflow's way back: a failure parks it, with retry and abort; nothing cancels it. */
-import { CancellationScope } from '@temporalio/workflow';
+import { CancellationScope, patched } from '@temporalio/workflow';
 import type { SharedActivities } from '../activities/types.ts';
 import { cloneKeptText, differencesText, writesText } from '../domain/old-world.ts';
 import { downtimeSeconds } from '../domain/state.ts';
@@ -9,18 +9,20 @@ import { act, actOnce } from './activities.ts';
 import { goBack, type Way } from './go-back.ts';
 import { oldWorldOf } from './old-world.ts';
 import { failureOf, park } from './park.ts';
-import { all, now, resolved, show, type Run } from './run.ts';
+import { all, now, resolved, show, wasReset, type Run } from './run.ts';
 
 class GaveUp extends Error {}
 
 /** Undoes everything registered. False when a person answered a failure with `abort`. */
 export async function rollBack(run: Run): Promise<boolean> {
   const { status } = run;
-  if (status.undo.length === 0) return true;
+  // A run that was reset may have begun nothing yet of what the run before it did.
+  const asks = run.journalTried || (wasReset() && patched('a-reset-asks-its-journal'));
+  if (status.undo.length === 0 && !asks) return true;
   return CancellationScope.nonCancellable(async () => {
     try {
       const opened = status.committedAt !== null;
-      if (run.journalTried && !opened) await askJournal(run);
+      if (asks && !opened) await askJournal(run);
       if (opened) {
         status.notes.push(
           `Before it went back, the upgrade itself took ${downtimeSeconds(status, now()) ?? 0} s of downtime.`,
@@ -46,6 +48,10 @@ async function askJournal(run: Run): Promise<void> {
   const { world } = resolved(run);
   for (;;) {
     const head = await wayOf(run).call('readJournal', 'see that the target was never opened', { world });
+    // An upgrade that is over has left nothing to undo, and this run has begun nothing.
+    if (!run.journalTried && head?.outcome) return;
+    // To be closed at the end.
+    if (head) run.journalTried = true;
     if (!head?.committedAt) return learnUndos(run, head?.undos ?? []);
     const message =
       `The journal says that the target has been open since ${head.committedAt}, which this workflow, reset to before that, does not know: ` +

@@ -81,13 +81,18 @@ export function newRun(): Run {
   };
 }
 
+/** Whether this run goes on from the history of another, and may know less than that one did. */
+export function wasReset(): boolean {
+  const { runId, originalExecutionRunId } = workflowInfo();
+  return runId !== originalExecutionRunId;
+}
+
 /**
  * Ends the names of what lies outside until it is found again by them. Empty in an upgrade's first run; after a reset, which
  * counts tries anew, part of the run's id: what was made before it must not pass for what is there now.
  */
 export function runMark(): string {
-  const { runId, originalExecutionRunId } = workflowInfo();
-  return runId === originalExecutionRunId ? '' : `-${runId.replaceAll('-', '').slice(-8)}`;
+  return wasReset() ? `-${workflowInfo().runId.replaceAll('-', '').slice(-8)}` : '';
 }
 
 /** Time as the workflow knows it: the same in every replay. */

@@ -49,7 +49,7 @@ import { phase } from './phase.ts';
 import { planStillHolds } from './recheck.ts';
 import { makeResult } from './result.ts';
 import { rollBack } from './rollback.ts';
-import { all, isDone, newRun, now, onArtifacts, resolved, show, stop, tell, type Run } from './run.ts';
+import { all, isDone, newRun, now, onArtifacts, resolved, show, stop, tell, wasReset, type Run } from './run.ts';
 import type { FailureType } from '../domain/failures.ts';
 
 export async function upgradePostgres(input: unknown): Promise<UpgradeResult> {
@@ -153,6 +153,7 @@ function heedCancel(run: Run): void {
 
 async function finish(run: Run): Promise<UpgradeResult> {
   const { ending } = run.status;
+  if (ending && run.resolved === null && wasReset()) return leftAsItStands(run, ending.why);
   if (ending?.how === 'abort') return aborted(run, ending.why);
   if (ending) {
     show(run);
@@ -201,10 +202,18 @@ async function reportRollback(run: Run): Promise<void> {
   }
 }
 
+/** A run that was reset to before its plan can put nothing back: what the run before it changed, only the journal knows. */
+async function leftAsItStands(run: Run, why: string): Promise<never> {
+  const text =
+    'This workflow was reset to before its plan, so it puts nothing back. What it had changed before, if anything, stands, with its ' +
+    `journal and Lease; to put the old world back, or to finish reopening: pgleap recover ${placeOf(run.status.workflowId)}`;
+  return failed(run, 'Refused', `${why}\n${text}`);
+}
+
 async function aborted(run: Run, why: string): Promise<never> {
   // The Lease comes before the journal, and its answer may be lost.
   const after =
-    run.status.undo.length > 0
+    run.status.undo.length > 0 || run.journalTried
       ? `What there is of journal and Lease stays; to put the old world back, or to finish reopening: pgleap recover ${placeOf(run.status.workflowId)}`
       : 'Nothing was changed';
   return failed(run, 'Aborted', `${why}. Nothing more is changed. ${after}`);

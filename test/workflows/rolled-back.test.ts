@@ -5,7 +5,7 @@ import { gateRow, type UpgradeResult, type UpgradeStatus } from '../../src/domai
 import { undoOrder } from '../../src/domain/undo.ts';
 import { allAuto, failure, oldWorldStands, refusal } from './expectations.ts';
 import type { ActivityName, FakeWorld } from './fake-world.ts';
-import { startHarness, type Harness } from './harness.ts';
+import { startHarness, type Harness, type Upgrade } from './harness.ts';
 import { keepHistory } from './histories.ts';
 
 let harness: Harness;
@@ -294,27 +294,106 @@ describe.concurrent('rolled back', () => {
     expect(upgrade.world.journal.begun).toBe(false);
   });
 
-  /** Asks at `gate` and at `later`, says yes to the first, and forgets that when the other is open. */
-  async function resetTo(gate: GateName, later: GateName, expects: typeof expect) {
-    const upgrade = await harness.start({ spec: { gates: { ...allAuto, [gate]: {}, [later]: {} } } });
+  type EventId = NonNullable<Awaited<ReturnType<Upgrade['handle']['fetchHistory']>>['events']>[number]['eventId'];
+
+  async function resetTo(upgrade: Upgrade, event: EventId) {
     const { workflowId } = upgrade.handle;
-    await upgrade.until((status) => gateRow(status, gate).state === 'open');
-    const { events = [] } = await upgrade.handle.fetchHistory();
-    const done = events?.filter((event) => event.workflowTaskCompletedEventAttributes).at(-1)?.eventId;
-    await upgrade.answer(gate);
-    await upgrade.until((status) => gateRow(status, later).state === 'open');
     const { workflowService, options } = harness.env.client;
     await workflowService.resetWorkflowExecution({
       namespace: options.namespace,
       workflowExecution: { workflowId },
       reason: 'by a test',
       requestId: workflowId,
-      ...(done ? { workflowTaskFinishEventId: done } : {}),
+      ...(event ? { workflowTaskFinishEventId: event } : {}),
       // Without the yes that came after it.
       resetReapplyType: 2,
     });
     const again = harness.env.client.workflow.getHandle(workflowId);
-    const status = () => again.query<UpgradeStatus>('status');
+    return { again, status: () => again.query<UpgradeStatus>('status') };
+  }
+
+  /** Goes on to gate reopen, and forgets all since `activity` was asked for. */
+  async function resetBefore(activity: ActivityName) {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
+    await upgrade.until((status) => gateRow(status, 'reopen').state === 'open');
+    const { events } = await upgrade.handle.fetchHistory();
+    const asked = events
+      ?.map((event) => event.activityTaskScheduledEventAttributes)
+      .find((attributes) => attributes?.activityType?.name === activity);
+    return { upgrade, reset: () => resetTo(upgrade, asked?.workflowTaskCompletedEventId) };
+  }
+
+  test.each(['inspectCluster', 'inspectSource'] as const)(
+    'a workflow that was reset to before its plan, at %s, names what puts back what it had changed',
+    async (activity) => {
+      const { upgrade, reset } = await resetBefore(activity);
+      const { world } = upgrade;
+      // As the source says of itself where the cluster was looked at before.
+      if (activity === 'inspectSource') world.failOn(activity, 'Unreachable');
+      const { again } = await reset();
+      const ended = await again.result().catch((error: unknown) => error);
+      expect(ended).toMatchObject({ cause: { type: 'Refused' } });
+      const { message } = (ended as { cause: Error }).cause;
+      expect(message).not.toContain('nothing was changed');
+      expect(message).toMatch(/pgleap recover rolled-back-\d+\/postgres$/);
+      expect(world.state.claim).toBe('new');
+      expect(world.state.lease).not.toBeNull();
+      expect(world.journal.closed).toBeNull();
+      expect(world.journal.undone).toEqual([]);
+      expect(world.broken).toEqual([]);
+    },
+  );
+
+  test('a workflow that was reset to before it took the Lease undoes what its journal knows', async ({
+    expect: expects,
+  }) => {
+    const { upgrade, reset } = await resetBefore('takeLease');
+    upgrade.world.failOn('takeLease');
+    const { again, status } = await reset();
+    await expects.poll(async () => (await status()).park?.phase, { timeout: 60_000 }).toBe('prepare');
+    const { park } = await status();
+    await again.executeUpdate('resolve', { args: [{ park: park?.id, action: 'rollback', by: 'ada' }] });
+    expect(await again.result()).toMatchObject({ outcome: 'rolled-back', servicesRestored: true });
+    // It knows of no fingerprint to prove the data with.
+    const { world } = upgrade;
+    expect(world.state).toEqual({ ...world.oldState(), clone: 'active' });
+    expect([world.broken, world.journal.closed]).toEqual([[], 'rolled-back']);
+  });
+
+  test('cancelled before its plan was made again, it does not say that it is rolled back', async () => {
+    const { upgrade, reset } = await resetBefore('inspectCluster');
+    const { arrived, release } = upgrade.world.hold('inspectCluster');
+    const { again } = await reset();
+    await arrived;
+    await again.cancel();
+    await expect(again.result()).rejects.toMatchObject({
+      cause: { type: 'Refused', message: expect.stringMatching(/was cancelled[^]*pgleap recover /) },
+    });
+    release();
+    expect(upgrade.world.state.claim).toBe('new');
+  });
+
+  test('a workflow that was reset to before it took the Lease, when all was over, leaves its journal closed', async () => {
+    const { upgrade, reset } = await resetBefore('takeLease');
+    await upgrade.answer('reopen');
+    await upgrade.handle.result();
+    const { world } = upgrade;
+    const before = structuredClone(world.state);
+    world.failOn('takeLease', 'PreflightRefused');
+    const { again } = await reset();
+    await expect(again.result()).rejects.toMatchObject({ cause: { type: 'PreflightRefused' } });
+    expect([world.journal.closed, world.state]).toEqual(['upgraded', before]);
+  });
+
+  /** Asks at `gate` and at `later`, says yes to the first, and forgets that when the other is open. */
+  async function resetToGate(gate: GateName, later: GateName, expects: typeof expect) {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, [gate]: {}, [later]: {} } } });
+    await upgrade.until((status) => gateRow(status, gate).state === 'open');
+    const { events = [] } = await upgrade.handle.fetchHistory();
+    const done = events?.filter((event) => event.workflowTaskCompletedEventAttributes).at(-1)?.eventId;
+    await upgrade.answer(gate);
+    await upgrade.until((status) => gateRow(status, later).state === 'open');
+    const { again, status } = await resetTo(upgrade, done);
     await expects.poll(async () => gateRow(await status(), gate).state, { timeout: 60_000 }).toBe('open');
     return { upgrade, again, status };
   }
@@ -322,7 +401,7 @@ describe.concurrent('rolled back', () => {
   test('a workflow that was reset to before its changes undoes what only the journal knows', async ({
     expect: expects,
   }) => {
-    const { upgrade, again, status } = await resetTo('begin', 'reopen', expects);
+    const { upgrade, again, status } = await resetToGate('begin', 'reopen', expects);
     expect((await status()).undo.map(({ activity }) => activity)).not.toContain('rebindOriginal');
     expect(upgrade.world.state.claim).toBe('new');
     await again.executeUpdate('reject', { args: [{ gate: 'begin', by: 'ada' }] });
@@ -341,7 +420,7 @@ describe.concurrent('rolled back', () => {
   describe('reset to before the commit point it passed, a workflow', () => {
     /** Passes the commit point and forgets it. */
     async function reset(expects: typeof expect) {
-      const all = await resetTo('reopen', 'cleanup', expects);
+      const all = await resetToGate('reopen', 'cleanup', expects);
       expect((await all.status()).committedAt).toBeNull();
       return all;
     }

@@ -12,7 +12,7 @@ import { ApplicationFailure, workflowInfo } from '@temporalio/workflow';
 import { whyNeverApproved } from '../../domain/approvals.ts';
 import { act } from '../activities.ts';
 import { checkWorkflowId, makePlan, refusal } from '../plan.ts';
-import { note, show, type Run } from '../run.ts';
+import { note, show, wasReset, type Run } from '../run.ts';
 
 /** `input` is whatever the starter sent. */
 export function preflight(input: unknown): (run: Run) => Promise<void> {
@@ -28,7 +28,7 @@ export function preflight(input: unknown): (run: Run) => Promise<void> {
     run.status.plan = plan;
     show(run);
 
-    const refused = refusal(plan.checks);
+    const refused = refusal(plan.checks, wasReset() ? 'what was changed before the reset stands' : undefined);
     if (refused) throw refused;
     const { facts, hash } = plan;
     if (!facts || hash === null) throw new TypeError('facts are missing although no check FAILED');
