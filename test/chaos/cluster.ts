@@ -28,6 +28,8 @@ let proxy: Proxy;
 export let kube: KubernetesActivities;
 export let plain: KubernetesActivities;
 export let postgres: ReturnType<typeof createPostgresActivities>;
+/** Past the proxy. */
+export let plainPostgres: ReturnType<typeof createPostgresActivities>;
 export let artifacts: ReturnType<typeof createArtifactActivities>;
 export let facts: ClusterFacts;
 export let world: World;
@@ -66,6 +68,7 @@ beforeAll(async () => {
   kube = createKubernetesActivities({ kubeConfig: proxied, ...rest });
   plain = createKubernetesActivities({ kubeConfig, ...rest });
   postgres = createPostgresActivities({ kubeConfig: proxied });
+  plainPostgres = createPostgresActivities({ kubeConfig });
   artifacts = createArtifactActivities({ store: await openStore(join(folder, 'artifacts')), kubeConfig: proxied });
   const startedAt = new Date().toISOString();
   const found = (await run(() => plain.inspectCluster({ spec }))).facts;
@@ -79,6 +82,7 @@ beforeAll(async () => {
 function stepOf(argv: string[]): string {
   const text = argv.join('\n');
   if (text.includes('statement_timeout=10000')) return ', look at a server';
+  if (text.includes('/proc/1/comm')) return ', look at its data';
   if (text.includes('setsid sh -c')) return ', start of a job';
   if (text.includes('echo absent')) return ', poll of a job';
   return /\ncat\n\/pgleap\/jobs\//.test(text) ? ', result of a job' : '';

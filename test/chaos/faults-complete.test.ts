@@ -9,33 +9,6 @@ const elsewhere: Record<string, string> = {
   compareFingerprints: 'artifact folder only: test/chaos/faults-artifacts.test.ts',
   writeReport: 'artifact folder only: test/chaos/faults-artifacts.test.ts',
   editManifest: 'artifact folder only: writes as writeReport does',
-  ...Object.fromEntries(
-    [
-      'haltDatabase',
-      'restartSource',
-      'replaceClaim',
-      'rebindOriginal',
-      'restoreTemplate',
-      'deployTarget',
-      'emptyTarget',
-      'sweepTarget',
-      'openTarget',
-      'createCandidate',
-    ].map((name) => [name, 'called twice in test/activities/kubernetes.test.ts, killed in test/chaos/kills.test.ts']),
-  ),
-  ...Object.fromEntries(
-    [
-      'inspectSource',
-      'checkCandidate',
-      'tryLogins',
-      'analyze',
-      'saveSettings',
-      'carrySettings',
-      'lostWrites',
-      'closeTarget',
-      'observeDatabase',
-    ].map((name) => [name, 'killed in test/chaos/kills.test.ts, or run in test/e2e/rollback.test.ts']),
-  ),
 };
 
 test('every activity is in the fault matrix, or is known not to be', async () => {
