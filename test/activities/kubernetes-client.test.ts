@@ -144,6 +144,25 @@ describe('the client', () => {
   });
 });
 
+describe('an object that is gone', () => {
+  const at = { namespace: 'a', name: 'b' };
+
+  test('is so by the API server’s own word', async () => {
+    const kube = await serve(() => ({ code: 404, body: { kind: 'Status', reason: 'NotFound', message: 'not found' } }));
+    expect(await kube.find('PersistentVolume', at)).toBeUndefined();
+    await kube.remove('PersistentVolume', at, 'the-uid');
+  });
+
+  test.each([{}, { message: 'no such page' }, { kind: 'Status', reason: 'Other' }])(
+    'is not so by the 404 of a gateway: %j',
+    async (body) => {
+      const kube = await serve(() => ({ code: 404, body }));
+      await expect(kube.find('PersistentVolume', at)).rejects.toMatchObject({ type: 'Unreachable' });
+      await expect(kube.remove('PersistentVolume', at, 'the-uid')).rejects.toMatchObject({ type: 'Unreachable' });
+    },
+  );
+});
+
 describe('kube.access', () => {
   test('is skipped where the server does not review access', async () => {
     const kube = await serve(() => ({ code: 404, body: {} }));

@@ -56,7 +56,11 @@ beforeAll(async () => {
     (path, query) =>
       path.replace(/\/(pods|persistentvolumes|configmaps|replicasets)\/[^/]+/, '/$1/:name') +
       stepOf(query.getAll('command')),
-    (code, echo) => ({ kind: 'Status', status: 'Failure', code, reason: 'Made', message: `no. You sent ${echo}` }),
+    (code, echo) => {
+      // Only by this word an object counts as gone.
+      const reason = code === 404 ? 'NotFound' : 'Made';
+      return { kind: 'Status', status: 'Failure', code, reason, message: `no. You sent ${echo}` };
+    },
   );
   proxied = new KubeConfig();
   proxied.loadFromString(kubeConfig.exportConfig());

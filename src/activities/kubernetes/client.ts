@@ -22,7 +22,7 @@ import type {
 import type { Right } from '../../domain/rights.ts';
 import { abortSignal, mayWait, pause } from '../context.ts';
 import { isFailure } from '../errors.ts';
-import { fromResponse, notTheApi, unreachable } from './failures.ts';
+import { fromResponse, notTheApi, reasonOf, unreachable } from './failures.ts';
 import {
   createConfiguration,
   HttpMethod,
@@ -210,7 +210,7 @@ export function createKube(kc: KubeConfig): Kube {
   return {
     kc,
     get,
-    find: (kind, at) => orUndefined(get(kind, at)),
+    find: (kind, at) => orGone(kc, get(kind, at)),
     async list<K extends Kind>(kind: K, where: { namespace?: string; labels?: string } = {}) {
       const items: Resource<K>[] = [];
       let next: string | undefined;
@@ -253,7 +253,7 @@ export function createKube(kc: KubeConfig): Kube {
         propagationPolicy: 'Background',
         ...(options.graceSeconds === undefined ? {} : { gracePeriodSeconds: options.graceSeconds }),
       };
-      await orUndefined(call(HttpMethod.DELETE, pathOf(kind, at), asJson, { body }));
+      await orGone(kc, call(HttpMethod.DELETE, pathOf(kind, at), asJson, { body }));
     },
     read: (path) => orUndefined(call(HttpMethod.GET, path, asJson)),
     async change(path, body) {
@@ -352,6 +352,17 @@ async function patiently<T>(read: () => Promise<T>): Promise<T> {
       if (!isFailure(error, 'Unreachable') || waited > patience) throw error;
       await pause(Math.min(50 * 2 ** attempt, 2000));
     }
+  }
+}
+
+/** Only the API server itself says that an object is gone, with its reason: the 404 of a gateway says nothing of objects. */
+async function orGone<T>(kc: KubeConfig, answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (!isFailure(error, 'NotFound')) throw error;
+    if (reasonOf(error) !== 'NotFound') throw notTheApi(kc, error.message);
+    return undefined;
   }
 }
 

@@ -58,6 +58,12 @@ export function fromResponse(
   });
 }
 
+/** The API server's own word for a failure of fromResponse; null where the answer held none. */
+export function reasonOf({ details }: ApplicationFailure): string | null {
+  const [first] = (details ?? []) as { reason?: string | null }[];
+  return first?.reason ?? null;
+}
+
 /** The failure for an answer that no API server gives. A page of a gateway must not pass for an object or an empty list. */
 export function notTheApi(kc: KubeConfig, what: string): ApplicationFailure {
   const server = kc.getCurrentCluster()?.server;
