@@ -48,34 +48,41 @@ function isCommand(call: string): boolean {
 
 /**
  * What an activity may end with when a call met this fault. `mended`: it tried again by itself, or what was answered may
- * pass. Nothing else is right; after all of them the same activity, run again, ends as if nothing had been.
+ * pass. Nothing else is right but what its scene adds; after all of them the same activity, run again, ends as if nothing had
+ * been.
  */
-function expected(call: string, fault: Fault): string[] {
+function expected({ activity }: Scene, call: string, fault: Fault): string[] {
   const exec = isCommand(call);
+  const change = !call.startsWith('GET');
+  // Preflight says what it may not see, or does not find, in a check.
+  const checks = /^(inspect|check)/.test(activity) ? ['check FAILED'] : [];
   switch (fault) {
     case 'slow':
       return ['mended'];
     case 'timeout':
     case 'reset before':
     case 'reset after':
-    case 'garbage':
     case '500':
     case '503':
       // Nobody knows whether a change took effect: only another look tells, and the next attempt looks.
+      if (change) return ['Unreachable'];
       return exec ? ['StreamBroken', 'Unreachable', 'mended'] : ['Unreachable', 'mended'];
+    case 'garbage':
+      return ['Unreachable', 'mended'];
     case '401':
     case '403':
-      return ['AccessDenied', 'check FAILED'];
+      return ['AccessDenied', ...checks];
     case '404':
-      return ['NotFound', 'PodLost', 'WrongWorld', 'Conflict', 'check FAILED', 'mended'];
+      if (change) return ['NotFound', 'Conflict', 'mended'];
+      return ['NotFound', 'mended', ...(call.includes('/pods/') ? ['PodLost'] : []), ...checks];
     case '409':
-      return ['Conflict', 'Locked', 'NotFound', 'mended'];
+      return change ? ['Conflict', 'NotFound', 'mended'] : ['Conflict'];
     case '422':
-      return ['Refused', 'mended', 'check FAILED'];
+      return ['Refused'];
     case '429':
       break;
   }
-  return ['RateLimited', 'mended'];
+  return exec ? ['RateLimited', 'mended'] : ['RateLimited'];
 }
 
 /**
@@ -169,7 +176,7 @@ async function cell(
   const began = performance.now();
   const row = { activity: scene.activity, call, fault };
   tell(context, title, { ...row, outcome: '' });
-  const allowed = [...expected(call, fault), ...(scene.also?.(call, fault) ?? [])];
+  const allowed = [...expected(scene, call, fault), ...(scene.also?.(call, fault) ?? [])];
   let first = '';
   let last: unknown;
   for (let attempt = 1; ; attempt += 1) {

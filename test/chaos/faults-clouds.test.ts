@@ -154,8 +154,9 @@ matrix(
     },
     { activity: 'awaitDetached', run: () => provider.awaitDetached({ world, volume }) },
     {
-      // Whose clone it is, the tag says; it may be given later.
       activity: 'startClone, awaitClone',
+      // Whose clone it is, the tag says; it may be given later.
+      also: (call) => (call.startsWith('PUT') ? ['mended'] : []),
       run: async () => provider.awaitClone({ world, clone: await startClone() }),
       after: removeClones,
     },

@@ -189,6 +189,8 @@ export const objectScenes: Scene[] = [
   },
   {
     activity: 'observeService',
+    // As the API server says that a container has no log yet.
+    also: (call, fault) => (call.endsWith('/log') && fault === '422' ? ['mended'] : []),
     run: () => kube.observeService({ world, service: service('metricity'), since: world.startedAt }),
   },
   { activity: 'pauseReconciler', run: () => pause(kube), after: () => run(() => unpause(plain)) },
