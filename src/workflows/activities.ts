@@ -199,8 +199,8 @@ export function act(name: keyof SharedActivities, summary: string, ...args: unkn
 }
 
 /**
- * The same for what may fail without harm: it is tried a few times only. More than two, for each death of a worker costs every
- * activity that runs there one.
+ * The same for what may fail without harm: it is tried for some 20 seconds only. That many times in them, for each death of a
+ * worker costs every activity that runs there one.
  */
 export function actOnce<Name extends keyof SharedActivities>(
   name: Name,
@@ -209,7 +209,7 @@ export function actOnce<Name extends keyof SharedActivities>(
 ): ReturnType<SharedActivities[Name]>;
 export function actOnce(name: keyof SharedActivities, summary: string, ...args: unknown[]): Promise<unknown> {
   const group = groups[sharedGroups[name]];
-  const retry = { ...group.retry, maximumAttempts: 5 };
+  const retry = { ...group.retry, backoffCoefficient: 1.5, maximumInterval: '3s', maximumAttempts: 9 } as const;
   return call(name, { ...group, retry, summary: short(summary) }, args);
 }
 
