@@ -108,8 +108,8 @@ export function createDatabaseActivities(
     return major;
   }
 
-  async function stop(database: DatabaseFact, look: () => Promise<Workload>): Promise<Workload> {
-    return await stopAsSeen(kube, database.workload, look, () => ({ spec: claims(database, 'Retain') }));
+  async function stop(database: DatabaseFact, look: () => Promise<Workload>): Promise<void> {
+    await stopAsSeen(kube, database.workload, look, () => ({ spec: claims(database, 'Retain') }));
   }
 
   async function fencedWorkload(world: World, database: DatabaseFact): Promise<Workload> {

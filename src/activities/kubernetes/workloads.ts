@@ -75,7 +75,7 @@ export async function stopAsSeen(
   ref: Pick<WorkloadRef, 'kind' | 'namespace' | 'name'>,
   look: () => Promise<Workload>,
   changes: (seen: Workload) => { marks?: Record<string, string | null>; spec?: object },
-): Promise<Workload> {
+): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     const seen = await look();
     try {
@@ -89,7 +89,7 @@ export async function stopAsSeen(
       continue;
     }
     await awaitNoPods(kube, seen);
-    return seen;
+    return;
   }
 }
 
