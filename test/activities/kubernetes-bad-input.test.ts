@@ -12,6 +12,7 @@ import type { ClusterFacts, ServerRef, SourceFacts, World } from '../../src/doma
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
 import { eventually } from '../../src/sandbox/world/access.ts';
 import { failureOf, run } from './environment.ts';
+import { sourceFacts } from '../support/source-facts.ts';
 import { onCluster, raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
@@ -198,22 +199,7 @@ describe('a target image', () => {
     await run(() => activities.createScratch({ world, claim, bytes: claim.capacityBytes }));
   });
 
-  const source: SourceFacts = {
-    versionNum: 160_000,
-    major: 16,
-    systemIdentifier: '1',
-    dataDirectory: '/var/lib/postgresql/data',
-    hbaFile: '/var/lib/postgresql/data/pg_hba.conf',
-    databases: 5,
-    tables: 10,
-    bytes: 1e7,
-    roles: 5,
-    extensions: [],
-    preload: [],
-    encoding: 'UTF8',
-    locale: 'C',
-    probeMs: [],
-  };
+  const source: SourceFacts = { ...sourceFacts, preload: [] };
 
   test.each([
     [

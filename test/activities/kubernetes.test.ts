@@ -22,33 +22,17 @@ import type {
   ReconcilerFact,
   ServerRef,
   ServiceFact,
-  SourceFacts,
   World,
 } from '../../src/domain/facts.ts';
 import { differencesText } from '../../src/domain/old-world.ts';
 import { specSchema, type Spec } from '../../src/domain/spec.ts';
 import { EXAMPLE } from '../../src/sandbox/world/world.ts';
+import { sourceFacts as source } from '../support/source-facts.ts';
 import { oldWorldOf } from '../support/old-world.ts';
 import { raiseTestWorld } from '../support/world.ts';
 
 const namespace = 'databases';
 const workflowId = 'pgleap/databases/postgres';
-const source: SourceFacts = {
-  versionNum: 160_000,
-  major: 16,
-  systemIdentifier: '1',
-  dataDirectory: '/var/lib/postgresql/data',
-  hbaFile: '/var/lib/postgresql/data/pg_hba.conf',
-  databases: 5,
-  tables: 10,
-  bytes: 1e7,
-  roles: 5,
-  extensions: [],
-  preload: ['pg_stat_statements'],
-  encoding: 'UTF8',
-  locale: 'C',
-  probeMs: [],
-};
 
 let folder: string;
 let sandbox: Awaited<ReturnType<typeof raiseTestWorld>>;

@@ -2,11 +2,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { KubeConfig } from '@kubernetes/client-node';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { createActivities } from '../../src/activities/index.ts';
 import { messageOf } from '../../src/activities/errors.ts';
-import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
+import type { Kube } from '../../src/activities/kubernetes/client.ts';
 import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { seeRebound } from '../../src/activities/kubernetes/old-volume.ts';
 import type { SharedActivities } from '../../src/activities/types.ts';
@@ -16,6 +14,7 @@ import { differencesText, type OldWorld } from '../../src/domain/old-world.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import { compare, type Way } from '../../src/workflows/go-back.ts';
 import { run } from './environment.ts';
+import { activitiesIn } from '../support/activities.ts';
 import { oldWorldOf } from '../support/old-world.ts';
 import { raiseTestWorld } from '../support/world.ts';
 
@@ -45,21 +44,7 @@ let made: NewClaimFact;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-old-volume-'));
   sandbox = await raiseTestWorld({ stateDir: folder, from: 16, sizeMb: 1 });
-  const { kubeconfig, linode, cloudflare } = sandbox.address;
-  const kubeConfig = new KubeConfig();
-  kubeConfig.loadFromFile(kubeconfig);
-  kube = createKube(kubeConfig);
-  activities = createActivities(
-    {
-      kubeConfig,
-      linodeToken: linode.token,
-      linodeUrl: linode.url,
-      cloudflareToken: cloudflare.token,
-      cloudflareUrl: cloudflare.url,
-      notifyUrl: undefined,
-    },
-    { folder, queue: 'none' },
-  ).shared;
+  ({ kube, activities } = activitiesIn(sandbox.address, folder));
 }, 180_000);
 
 afterAll(async () => {

@@ -2,16 +2,15 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { KubeConfig } from '@kubernetes/client-node';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { createActivities } from '../../src/activities/index.ts';
-import { createKube, type Kube } from '../../src/activities/kubernetes/client.ts';
+import type { Kube } from '../../src/activities/kubernetes/client.ts';
 import { listJournals } from '../../src/activities/kubernetes/journal.ts';
 import type { SharedActivities } from '../../src/activities/types.ts';
 import type { ClusterFacts, RouteFact, ServerRef, ServiceFact, World } from '../../src/domain/facts.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import type { Undo } from '../../src/domain/undo.ts';
 import { run } from './environment.ts';
+import { activitiesIn } from '../support/activities.ts';
 import { oldWorldOf } from '../support/old-world.ts';
 import { raiseTestWorld } from '../support/world.ts';
 
@@ -33,25 +32,11 @@ let count = 0;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-reset-'));
   sandbox = await raiseTestWorld({ stateDir: folder, from: 16, sizeMb: 1 });
-  const { kubeconfig, linode, cloudflare } = sandbox.address;
-  const kubeConfig = new KubeConfig();
-  kubeConfig.loadFromFile(kubeconfig);
-  kube = createKube(kubeConfig);
-  activities = createActivities(
-    {
-      kubeConfig,
-      linodeToken: linode.token,
-      linodeUrl: linode.url,
-      cloudflareToken: cloudflare.token,
-      cloudflareUrl: cloudflare.url,
-      notifyUrl: undefined,
-    },
-    { folder, queue: 'none' },
-  ).shared;
+  ({ kube, activities } = activitiesIn(sandbox.address, folder));
   const found = await run(() => activities.inspectCluster({ spec }));
   if (found.facts === null) throw new Error('no facts');
   facts = found.facts;
-  route = { zone: cloudflare.zoneId, pattern: 'shop.test/checkout/*', prior: null };
+  route = { zone: sandbox.address.cloudflare.zoneId, pattern: 'shop.test/checkout/*', prior: null };
 }, 180_000);
 
 afterAll(async () => {

@@ -8,28 +8,13 @@ import { names } from '../../src/activities/kubernetes/identity.ts';
 import { annotations, podRef } from '../../src/activities/kubernetes/workloads.ts';
 import type { Resource } from '../../src/activities/kubernetes/client.ts';
 import { sqlText } from '../../src/activities/postgres/psql.ts';
-import type { DatabaseFact, NewClaimFact, ServerRef, SourceFacts } from '../../src/domain/facts.ts';
+import type { DatabaseFact, NewClaimFact, ServerRef } from '../../src/domain/facts.ts';
 import { run } from '../activities/environment.ts';
+import { sourceFacts as source } from '../support/source-facts.ts';
 import { notToldGone, type Scene } from './cells.ts';
 import { direct, facts, kube, namespace, plain, postgres, spec, stageOf, world } from './cluster.ts';
 import type { Fault } from './faults.ts';
 
-const source: SourceFacts = {
-  versionNum: 160_000,
-  major: 16,
-  systemIdentifier: '1',
-  dataDirectory: '/var/lib/postgresql/data',
-  hbaFile: '/var/lib/postgresql/data/pg_hba.conf',
-  databases: 5,
-  tables: 10,
-  bytes: 1e7,
-  roles: 5,
-  extensions: [],
-  preload: ['pg_stat_statements'],
-  encoding: 'UTF8',
-  locale: 'C',
-  probeMs: [],
-};
 const atRest = { services: [], reconcilers: [] };
 const spare = {
   volume: { id: 1, label: 'pvc1', region: 'eu', sizeGb: 10, encryption: 'disabled', monthlyPrice: null },
