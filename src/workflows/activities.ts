@@ -199,8 +199,8 @@ export function act(name: keyof SharedActivities, summary: string, ...args: unkn
 }
 
 /**
- * The same for what may fail without harm: it is tried for some 20 seconds only. That many times in them, for each death of a
- * worker costs every activity that runs there one.
+ * The same for what may fail without harm: some 20 seconds are spent between its attempts, and no more. They are many, for each
+ * death of a worker costs every activity that runs there one.
  */
 export function actOnce<Name extends keyof SharedActivities>(
   name: Name,
