@@ -287,6 +287,23 @@ describe('jobs', () => {
     expect(existsSync(join(folder, 'orphans'))).toBe(false);
   });
 
+  test('that hold TERM back while they fork leave no orphan when they are killed', { timeout: 60_000 }, async () => {
+    const { kc, folder } = await jobs();
+    // As bash does around each fork of its own, for longer.
+    const perl = `use POSIX; open F, ">../../holds"; close F;
+      my $term = POSIX::SigSet->new(SIGTERM); sigprocmask(SIG_BLOCK, $term);
+      select(undef, undef, undef, 1.5);
+      my $parent = $$;
+      if (!fork) { select(undef, undef, undef, 0.5); if (!-d "/proc/$parent") { open F, ">../../orphan"; } exit }
+      sigprocmask(SIG_UNBLOCK, $term); wait; sleep 30;`;
+    await startJob(kc, pod, { name: 'dump', script: 'perl -e "$1"', argv: [perl] });
+    await expect.poll(() => existsSync(join(folder, 'holds'))).toBe(true);
+    await killJob(kc, pod, 'dump');
+    expect(await pollJob(kc, pod, 'dump')).toMatchObject({ state: 'done' });
+    await sleep(1000);
+    expect(existsSync(join(folder, 'orphan'))).toBe(false);
+  });
+
   test('whose folder goes while they are looked at are absent', async () => {
     const { kc, folder } = await jobs();
     await mkdir(join(folder, 'jobs/dump'), { recursive: true });
