@@ -36,7 +36,8 @@ export async function startExecServer(manners: Manners) {
     }
     seen.looks += 1;
     if (manners.pod === null || url !== `/api/v1/namespaces/${pod.namespace}/pods/${pod.name}`) {
-      response.writeHead(404).end();
+      response.writeHead(404, { 'content-type': 'application/json' });
+      response.end(JSON.stringify({ kind: 'Status', code: 404, reason: 'NotFound' }));
       return;
     }
     response.writeHead(200, { 'content-type': 'application/json' });
