@@ -127,7 +127,14 @@ export function statusText(status: UpgradeStatus, now: string): string {
     ...(gate ? ['', gateText(status, gate)] : []),
     ...(status.park && status.park.action === null ? ['', parkText(status.workflowId, status.park)] : []),
     ...(status.attempts.length > 0
-      ? ['', bold('Messages'), ...status.attempts.slice(-messagesShown).map(attemptText)]
+      ? [
+          '',
+          bold('Messages'),
+          ...(status.attemptsDropped > 0
+            ? [`  ${status.attemptsDropped} refused ones, the oldest, were not kept`]
+            : []),
+          ...status.attempts.slice(-messagesShown).map(attemptText),
+        ]
       : []),
     ...(status.notes.length > 0
       ? ['', bold('Worth knowing'), ...status.notes.slice(-10).map((note) => `  ${note}`)]

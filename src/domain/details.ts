@@ -272,7 +272,7 @@ const messagesShown = 10;
 function messages(status: UpgradeStatus): string[] {
   const last = status.attempts.slice(-messagesShown);
   if (last.length === 0) return [];
-  const more = status.attempts.length - last.length;
+  const more = status.attempts.length + status.attemptsDropped - last.length;
   return [
     '## Messages',
     [

@@ -248,6 +248,8 @@ export interface UpgradeStatus {
   /** Parks that were answered. */
   parked: Park[];
   attempts: Attempt[];
+  /** Refused messages that had to make room for later ones. */
+  attemptsDropped: number;
   /** The newest measured progress of each long step that is under way. */
   progress: (Progress & { at: string })[];
   /** When the fence of the target began to be lifted: from then on rollback would lose writes. */
@@ -333,6 +335,7 @@ export function newStatus(
     park: null,
     parked: [],
     attempts: [],
+    attemptsDropped: 0,
     progress: [],
     committedAt: null,
     writes: null,
@@ -393,5 +396,7 @@ export function recordAttempt(status: UpgradeStatus, attempt: Attempt): void {
   status.attempts.push(attempt);
   if (status.attempts.length <= attemptsKept) return;
   const refused = status.attempts.findIndex(({ accepted }) => !accepted);
-  if (refused !== -1) status.attempts.splice(refused, 1);
+  if (refused === -1) return;
+  status.attempts.splice(refused, 1);
+  status.attemptsDropped += 1;
 }

@@ -1,5 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { statusText } from '../../src/client/text.ts';
 import { answerGate, refreshOpenGate, whyNeverApproved } from '../../src/domain/approvals.ts';
 import {
   decide,
@@ -9,8 +10,10 @@ import {
   type Message,
   type MessageName,
 } from '../../src/domain/decide.ts';
+import { details } from '../../src/domain/details.ts';
 import { evidenceFor } from '../../src/domain/evidence.ts';
 import { writesSince, writesText } from '../../src/domain/old-world.ts';
+
 import { gateRow, phaseRow, recordAttempt, type Park, type UpgradeStatus } from '../../src/domain/state.ts';
 import { facts, planned } from './status.ts';
 
@@ -411,6 +414,9 @@ test('the list of attempts is capped, and never forgets one that had an effect',
   expect(status.attempts).toHaveLength(200);
   expect(status.attempts[0]?.accepted).toBe(true);
   expect(status.attempts.at(-1)?.says).toBe('499');
+  expect(status.attemptsDropped).toBe(301);
+  expect(statusText(status, now)).toContain('301 refused ones, the oldest, were not kept');
+  expect(details(status)).toContain('and 491 before');
   for (let index = 0; index < 300; index += 1) recordAttempt(status, { ...attempt, accepted: true });
   expect(status.attempts.filter(({ accepted }) => accepted)).toHaveLength(301);
 });

@@ -136,6 +136,7 @@ export function decisions(status: UpgradeStatus): Html | null {
           </tr>`,
       ),
     )}
+    ${status.attemptsDropped > 0 && html`<p>${status.attemptsDropped} refused messages, the oldest, were not kept.</p>`}
   </section>`;
 }
 
