@@ -255,6 +255,16 @@ describe('links', () => {
     expect(broken).toEqual([]);
   });
 
+  test('every test that a document names is there', async () => {
+    const named = new Set<string>();
+    for (const file of await files('*.md', 'docs/**/*.md')) {
+      for (const [name] of (await read(file)).matchAll(/\btest\/[\w/.-]+\.ts\b/g)) named.add(name);
+    }
+    expect(named.size).toBeGreaterThan(30);
+    const there = new Set(await files('test/**/*.ts'));
+    expect([...named].filter((name) => !there.has(name))).toEqual([]);
+  });
+
   test('every document that the code speaks of is there', async () => {
     const named = [...(await sources('src/**/*.ts', 'scripts/*')).values()].flatMap((text) =>
       [...text.matchAll(/\bdocs\/[\w/-]+\.md\b/g)].map(([name]) => name),
