@@ -42,10 +42,15 @@ export interface Writes {
   transactions: number | null;
   rows: { inserted: number; updated: number; deleted: number } | null;
   databases: WriteCounts['databases'];
-  /** Who was connected: `login application from namespace/pod`. */
-  clients: string[];
+  /** Who was connected: `login application from namespace/pod`; null: nobody knows. */
+  clients: string[] | null;
   /** Why something is not known. */
   why: string | null;
+}
+
+/** Why writes cannot be told, in the form of those that can. */
+export function unknownWrites(why: string, at: string): Writes {
+  return { at, transactions: null, rows: null, databases: [], clients: null, why };
 }
 
 /** What was counted since `before`. Counters that went backwards were begun anew after a crash: then rows are not known. */
@@ -85,7 +90,12 @@ export function writesText({ at, transactions, rows, databases, clients, why }: 
           ? ', rows unknown'
           : `: ${rows.inserted} rows inserted, ${rows.updated} updated, ${rows.deleted} deleted` +
             (databases.length === 0 ? '' : ` in ${databases.map(({ name }) => name).join(', ')}`));
-  const who = clients.length === 0 ? 'nobody was connected' : `connected: ${clients.join(', ')}`;
+  const who =
+    clients === null
+      ? 'who was connected is not known'
+      : clients.length === 0
+        ? 'nobody was connected'
+        : `connected: ${clients.join(', ')}`;
   return `${counted}${why === null ? '' : ` (${why})`}, as of ${at}; ${who}.`;
 }
 

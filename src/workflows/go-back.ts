@@ -9,6 +9,7 @@ import {
   comparedHash,
   compareRoutes,
   isAsBefore,
+  unknownWrites,
   unseen,
   type Back,
   type Compared,
@@ -51,7 +52,11 @@ export async function goBack(
   const { world, undos, old, opened } = arg;
   const back: Back = { compared: [], volume: null, kept: null, cloneKept: null, lostWrites: null, missedRuns: [] };
   // Later the pod under the claim is the source again, and nothing of the target is left to be counted.
-  if (opened && old && undos.every(({ done }) => !done)) back.lostWrites = await takeDown(way, world, undos, old);
+  if (opened && old) {
+    back.lostWrites = undos.every(({ done }) => !done)
+      ? await takeDown(way, world, undos, old)
+      : unknownWrites('an earlier run was stopped after it had counted', new Date().toISOString());
+  }
 
   const order = undoOrder(undos);
   const proof: Compared[] = [];
@@ -146,16 +151,7 @@ async function takeDown(way: Way, world: World, undos: RegisteredUndo[], old: Ol
   const namespaces = old.services.map(({ namespace }) => namespace);
   const count = async (): Promise<Writes> => {
     const seen = await way.look('lostWrites', 'count what was written since', { world, database, opened, namespaces });
-    return 'answer' in seen
-      ? seen.answer
-      : {
-          at: new Date().toISOString(),
-          transactions: null,
-          rows: null,
-          databases: [],
-          clients: [],
-          why: seen.failed,
-        };
+    return 'answer' in seen ? seen.answer : unknownWrites(seen.failed, new Date().toISOString());
   };
   await way.call('journalCommit', 'journal: the commit point', { world });
   await way.call('journalBack', 'journal: back, and what was written since is lost', { world });
@@ -183,7 +179,8 @@ async function takeDown(way: Way, world: World, undos: RegisteredUndo[], old: Ol
   const after = await count();
   // Who was connected is seen only while they are.
   const known = after.transactions === null ? before : after;
-  return { ...known, clients: [...new Set([...before.clients, ...after.clients])] };
+  const clients = [before.clients, after.clients].filter((one) => one !== null);
+  return { ...known, clients: clients.length === 0 ? null : [...new Set(clients.flat())] };
 }
 
 /**

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { oldWorldOf } from '../support/old-world.ts';
 import { fakeFacts } from '../workflows/fake-facts.ts';
 import { recoveredText, type Recovered } from '../../src/client/recover.ts';
-import { compared, standsAgain, unseen, type Compared } from '../../src/domain/old-world.ts';
+import { compared, standsAgain, unseen, writesText, type Compared } from '../../src/domain/old-world.ts';
 import type { RegisteredUndo } from '../../src/domain/undo.ts';
 import { finishReopening } from '../../src/workflows/finish.ts';
 import { goBack, type Way } from '../../src/workflows/go-back.ts';
@@ -51,6 +51,20 @@ test('once an earlier run lifted the fence, nothing says that the data is the sa
   expect(await rows(true)).toEqual([
     { found: expect.stringContaining('services may have written since'), equal: null },
   ]);
+});
+
+test('what a run that was stopped had counted is said to be unknown, not nothing', async () => {
+  const undo = { phase: 'deploy', says: '', activity: 'removeCandidate', last: false, args: { world } } as const;
+  const undos: RegisteredUndo[] = [
+    { ...undo, id: 'a', done: false },
+    { ...undo, id: 'b', done: true },
+  ];
+  const { way, calls } = wayThat();
+  const { lostWrites } = await goBack(way, { world, undos, old: oldWorldOf(database), opened: true });
+  expect(calls).not.toContain('journalBack');
+  expect(lostWrites === null ? '' : writesText(lostWrites)).toMatch(
+    /^How much was written is not known \(an earlier run .*\), as of .*; who was connected is not known\.$/,
+  );
 });
 
 test('the old world stands again only when what a database needs was seen', () => {

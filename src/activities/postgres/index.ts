@@ -1,6 +1,6 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { DatabaseFact, PodRef, ServerRef, World } from '../../domain/facts.ts';
-import type { SourceSeen } from '../../domain/old-world.ts';
+import { unknownWrites, type SourceSeen } from '../../domain/old-world.ts';
 import { beating } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import { createKube, type Kube, type Resource } from '../kubernetes/client.ts';
@@ -17,7 +17,7 @@ import { inspectSource } from './inspect.ts';
 import { analyze, nextTransaction, observeDatabase, otherSessions, tryLogins } from './observe.ts';
 import { sqlJson, sqlText } from './psql.ts';
 import { carrySettings, saveSettings } from './settings.ts';
-import { countWrites, lostWrites, unknownWrites } from './writes.ts';
+import { countWrites, lostWrites } from './writes.ts';
 
 /** All that talks to a PostgreSQL server. `kubeConfig` is that of the worker; nothing is sent before the first call. */
 export function createPostgresActivities({
@@ -87,7 +87,7 @@ export function createPostgresActivities({
         return await lostWrites(kube, server, opened, namespaces);
       } catch (error) {
         if (!isFailure(error, 'NotReady')) throw error;
-        return unknownWrites(error.message);
+        return unknownWrites(error.message, new Date().toISOString());
       }
     },
     closeTarget: async ({ world, database }) => {

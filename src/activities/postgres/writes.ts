@@ -1,4 +1,4 @@
-import { writesSince, type WriteCounts, type Writes } from '../../domain/old-world.ts';
+import { unknownWrites, writesSince, type WriteCounts, type Writes } from '../../domain/old-world.ts';
 import type { ServerRef } from '../../domain/facts.ts';
 import type { KubeConfig } from '@kubernetes/client-node';
 import { messageOf } from '../errors.ts';
@@ -24,12 +24,6 @@ export async function countWrites(kc: KubeConfig, server: ServerRef): Promise<Wr
   return await sqlJson<WriteCounts>(kc, server, countsSql);
 }
 
-/** Why writes cannot be told, in the form of those that can. */
-export function unknownWrites(why: string): Writes {
-  const at = new Date().toISOString();
-  return { at, transactions: null, rows: null, databases: [], clients: [], why };
-}
-
 /** Counts again and names who is connected, by the pods of `namespaces` that have the sessions' addresses. */
 export async function lostWrites(
   kube: Kube,
@@ -47,7 +41,7 @@ export async function lostWrites(
     const clientsSeen = [...new Set(named)].sort().slice(0, clientsNamed);
     return writesSince(opened, counts, clientsSeen, new Date().toISOString());
   } catch (error) {
-    return unknownWrites(`the target could not be asked: ${messageOf(error)}`);
+    return unknownWrites(`the target could not be asked: ${messageOf(error)}`, new Date().toISOString());
   }
 }
 
