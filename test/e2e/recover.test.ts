@@ -4,7 +4,8 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { readSpecFile } from '../../src/client/spec-file.ts';
-import { planUpgrade } from '../../src/client/upgrades.ts';
+import { describeUpgrade, planUpgrade, sendMessage } from '../../src/client/upgrades.ts';
+import type { Back } from '../../src/domain/old-world.ts';
 import { phaseRow } from '../../src/domain/state.ts';
 import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
@@ -13,6 +14,30 @@ import { answer, duringActivity, follow, raiseStage, reachGate, recover, start, 
 import { oldWorld, sceneOf } from './world.ts';
 
 const terminate = (on: Stage, workflowId: string) => on.session.client.workflow.getHandle(workflowId).terminate();
+
+/** Resolves while `activity` runs, whether or not it has measured anything. */
+async function whileUnderWay(on: Stage, workflowId: string, activity: string): Promise<void> {
+  const deadline = Date.now() + 90_000;
+  for (;;) {
+    const { activities, state } = await describeUpgrade(on.session, workflowId);
+    if (activities.some(({ name }) => name === activity)) return;
+    if (state !== 'RUNNING' || Date.now() > deadline) throw new Error(`${activity} was never seen running`);
+  }
+}
+
+/** A recovery that is killed as soon as it says that it begins with `point`. */
+async function killRecovering(on: Stage, point: string): Promise<void> {
+  const { child } = on.pgleap('recover', 'databases/postgres', '--yes', '--json');
+  let said = '';
+  child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()));
+  while (!said.includes(point)) {
+    if (child.exitCode !== null) throw new Error(`it ended: ${said}`);
+    await sleep(20);
+  }
+  const killed = once(child, 'exit');
+  child.kill('SIGKILL');
+  await killed;
+}
 
 test(
   'terminated at one point after the other before the commit point: the old world by its journal',
@@ -56,24 +81,53 @@ test(
     await duringActivity(on, restoring, 'importDump');
     await terminate(on, restoring);
     // Killed when it has begun to put things back, and once the fence is lifted: the next one goes on.
-    for (const point of ['undo: bind', 'undo: web/site back to']) {
-      const run = on.pgleap('recover', 'databases/postgres', '--yes', '--json');
-      let said = '';
-      run.child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()));
-      while (!said.includes(point)) {
-        if (run.child.exitCode !== null) throw new Error(`it ended: ${said}`);
-        await sleep(20);
-      }
-      const killed = once(run.child, 'exit');
-      run.child.kill('SIGKILL');
-      await killed;
-    }
+    for (const point of ['undo: bind', 'undo: web/site back to']) await killRecovering(on, point);
     const last = await recover(on, 0, '--yes');
     expect(last).toMatchObject({ ok: true, outcome: 'rolled-back', back: { volume: 'original', kept: null } });
     expect(last['differences']).toEqual([expect.stringMatching(/^fingerprint: not seen \(an earlier run lifted/)]);
     expect(last['before']).toContainEqual(expect.stringMatching(/^bind .* to the original volume/));
     expect(await oldWorld(scene)).toEqual(before);
     expect((await countAcknowledged(scene, on.visitor.visits.acknowledged)).missing).toBe(0);
+  },
+);
+
+test(
+  'terminated while it went back after the commit point, and killed after that: the old world by its journal',
+  { timeout: 900_000 },
+  async () => {
+    const on = await raiseStage(between, 5);
+    await on.startWorker();
+    const { input } = await readSpecFile(on.sandbox.upgradeSpec);
+    const scene = sceneOf(on, await planUpgrade(on.session, input));
+    const before = await oldWorld(scene);
+    const opened = await start(on);
+    for (const gate of ['begin', 'replace', 'reopen'] as const) await answer(on, opened, gate);
+    await reachGate(on, opened, 'cleanup');
+    const target = (await takeSnapshot(scene)).volume;
+
+    await sendMessage(on.session, opened, 'rollback', { by: 'e2e', acceptLostWrites: true });
+    await whileUnderWay(on, opened, 'stopService');
+    await terminate(on, opened);
+    expect(await recover(on, 0)).toMatchObject({
+      changed: false,
+      recovery: { direction: 'back', workflow: 'terminated', committedAt: expect.any(String) },
+    });
+    for (const point of ['fence the target', 'undo: bind']) await killRecovering(on, point);
+    const last = await recover(on, 0, '--yes');
+    expect(last).toMatchObject({ ok: true, outcome: 'rolled-back' });
+    // Gone since gate reopen; that the next transaction id is the same is what proves the data.
+    expect(last['differences']).toEqual([expect.stringMatching(/^fingerprint: not seen \(pod .*-candidate is gone\)/)]);
+    const { volume, kept, lostWrites } = last['back'] as Back;
+    expect([volume, kept?.handle]).toEqual(['original', target]);
+    // Counted by the run that was killed, before the target went.
+    expect(lostWrites).toMatchObject({
+      transactions: null,
+      rows: null,
+      why: expect.stringContaining('an earlier run'),
+    });
+    expect(await oldWorld(scene)).toEqual(before);
+    const left = await on.access.core.readPersistentVolume({ name: kept?.pv ?? '' });
+    expect([left.status?.phase, left.spec?.persistentVolumeReclaimPolicy]).toEqual(['Released', 'Retain']);
   },
 );
 
@@ -86,6 +140,7 @@ test('terminated just after the commit point: the new world by its journal', { t
   for (const gate of ['begin', 'replace', 'reopen'] as const) await answer(on, opened, gate);
   await follow(on, opened, 'resume', (status) => phaseRow(status, 'reopen').state === 'done');
   await terminate(on, opened);
+  await killRecovering(on, 'open the target');
   const finished = await recover(on, 0, '--yes');
   expect(finished).toMatchObject({ ok: true, outcome: 'upgraded', differences: [], report: expect.any(String) });
   const after = await takeSnapshot(scene);
