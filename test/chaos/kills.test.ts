@@ -38,7 +38,7 @@ const elsewhere = new Set([
   // What starts services again: the sandbox's example has none.
   'pauseReconciler',
   'resumeReconciler',
-  // After the commit point, back with losses: test/e2e/rollback.test.ts.
+  // After the commit point, back with losses: killed in test/e2e/recover.test.ts, and in the fault matrix.
   'closeTarget',
   'journalBack',
   'lostWrites',
