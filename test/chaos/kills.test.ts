@@ -2,15 +2,13 @@
  * The kill matrix: each point in a whole upgrade of the sandbox, many points in one and some upgrades side by side. What an
  * upgrade ends as is looked at from outside: fingerprints and rows, or the old world as it was.
  */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { bundleWorkflowCode, DefaultLogger } from '@temporalio/worker';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { activityNames } from './activities.ts';
-import { mayEndEarly, patienceMs, travel, type Lane, type Met } from './lane.ts';
-import { allPoints, readPlaces, says, writePlaces, type Point, type Way } from './points.ts';
+import { typeOf } from './boundary.ts';
+import { patienceMs, travel, type Lane, type Met } from './lane.ts';
+import { allPoints, mayEndEarly, readPlaces, says, writePlaces, type Point, type Way } from './points.ts';
 import { sampled, sampleSize } from './seed.ts';
+import { bundleWorkflows } from './stopping.ts';
 import { tell } from './table.ts';
 
 const ways = ['forward', 'back'] as const satisfies Way[];
@@ -23,7 +21,7 @@ const dangerous = new Set(
   [
     'after liftSourceFence, on the way back',
     'inside deployTarget',
-    'inside importDump (after copyIn)',
+    'inside importDump:restore',
     'after journalCommit',
     'inside openTarget',
     'inside rebindOriginal, on the way back',
@@ -124,16 +122,9 @@ function dealt(all: Point[]): Point[][] {
 
 let workflows = '';
 beforeAll(async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'pgleap-workflows-'));
-  workflows = join(folder, 'workflows.js');
-  const source = (file: string) => join(import.meta.dirname, '..', '..', 'src', 'workflows', file);
-  const { code } = await bundleWorkflowCode({
-    workflowsPath: source('index.ts'),
-    workflowInterceptorModules: [source('interceptors.ts')],
-    logger: new DefaultLogger('WARN'),
-  });
-  await writeFile(workflows, code);
-  return () => rm(folder, { recursive: true, force: true });
+  const bundle = await bundleWorkflows();
+  workflows = bundle.path;
+  return bundle.remove;
 });
 
 test.runIf(writing)('what an upgrade meets', { timeout: patienceMs(0) * 4 }, async ({ onTestFinished }) => {
@@ -149,7 +140,23 @@ test.skipIf(writing)('there are points for every activity and every victim', asy
   for (const victim of Object.keys(draw)) {
     expect(points.filter((point) => point.victim === victim).length, victim).toBeGreaterThanOrEqual(3);
   }
-  const met = new Set(Object.values(readPlaces()).flatMap((places) => places.map(({ activity }) => activity)));
+  // The proofs take long as well, each of them.
+  const names = points.map(says);
+  for (const about of ['source-before', 'source-after', 'trial', 'target']) {
+    for (const victim of ['worker', 'Temporal', 'API server', about === 'target' ? 'target' : 'source']) {
+      expect(names).toContain(`${victim}: inside fingerprint:${about}`);
+    }
+  }
+  for (const about of ['dump', 'fingerprint-source', 'fingerprint-trial', 'fingerprint-target']) {
+    expect(names).toContain(`worker: inside copyOut:${about}`);
+  }
+  // Only prepare refuses, and from the commit point there is no way back.
+  const thatMay = (end: Point['ends'][number]) =>
+    points.filter(({ way, ends }) => way === 'forward' && ends.includes(end)).map(says);
+  expect(thatMay('refused')).toEqual(['source: inside createCandidate', 'source: inside checkCandidate']);
+  expect(thatMay('rolled-back')).toContain('target: inside sweepTarget');
+  expect(thatMay('rolled-back')).not.toContain('target: inside openTarget');
+  const met = new Set(Object.values(readPlaces()).flatMap((places) => places.map(({ activity }) => typeOf(activity))));
   const table = await activityNames();
   expect([...elsewhere].filter((name) => met.has(name) || !table.includes(name))).toEqual([]);
   expect(table.filter((name) => !met.has(name) && !elsewhere.has(name))).toEqual([]);

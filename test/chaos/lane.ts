@@ -1,11 +1,9 @@
 /** One whole upgrade that meets many deaths, and what became of it. */
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceError } from '@temporalio/client';
 import { expect, type onTestFinished } from 'vitest';
@@ -24,7 +22,8 @@ import { patiently, raiseStage, start, type Stage } from '../e2e/stage.ts';
 import { expectUpgraded, oldWorld, sceneOf } from '../e2e/world.ts';
 import type { Boundary, Place } from './boundary.ts';
 import { deleteCandidate, emptyScratch, killServer, killTemporal } from './harm.ts';
-import { says, type Point, type Way } from './points.ts';
+import { mayEndEarly, says, type Point, type Way } from './points.ts';
+import { startStopping } from './stopping.ts';
 
 /** What a point met. */
 export interface Met {
@@ -149,28 +148,17 @@ export async function travel(
   /** As whatever keeps the operator's worker running would. */
   async function keepWorker(): Promise<void> {
     while (!journey.over) {
-      const worker = spawn(process.execPath, [join(import.meta.dirname, 'worker.ts')], {
-        env: { ...on.env, KUBECONFIG: kubeconfig, CHAOS_WORKFLOWS: workflows },
-        stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
-      });
+      const { worker, log } = startStopping({ ...on.env, KUBECONFIG: kubeconfig }, workflows, (boundary) =>
+        meet(boundary).catch((error: unknown) => {
+          trouble ??= error;
+          return 'g';
+        }),
+      );
       child = worker;
-      let log = '';
-      worker.stderr?.on('data', (chunk: Buffer) => (log = (log + chunk.toString()).slice(-3000)));
-      const channel = worker.stdio[3] as Socket;
-      channel.on('error', () => undefined);
-      createInterface({ input: channel }).on('line', (line) => {
-        meet(JSON.parse(line) as Boundary).then(
-          (answer) => channel.write(answer),
-          (error: unknown) => {
-            trouble ??= error;
-            channel.write('g');
-          },
-        );
-      });
       await once(worker, 'exit');
       if (journey.over) break;
       if (worker.signalCode !== 'SIGKILL') {
-        console.error(`the worker ended by itself (${worker.exitCode}): ${log}`);
+        console.error(`the worker ended by itself (${worker.exitCode}): ${log()}`);
         await sleep(1000);
       } else if (!patient) {
         await tellTemporal(on, workflowId, worker.pid ?? 0).catch((error: unknown) => (trouble ??= error));
@@ -251,7 +239,9 @@ export async function travel(
   const { missing } = await countAcknowledged(scene, on.visitor.visits.acknowledged);
   for (const one of met) one.rowsLost = missing;
   expect(missing).toBe(0);
-  expect(ends(lane), refusal).toContain(outcome);
+  const straight = way === 'back' ? 'rolled-back' : 'upgraded';
+  // One that may end otherwise has an upgrade of its own.
+  expect(points[0]?.ends ?? [straight], refusal).toContain(outcome);
   expect([...left].map(says), 'points that were not met').toEqual([]);
   expect(met.filter(({ answers }) => answers > 1)).toEqual([]);
   return [...begun.values()];
@@ -263,15 +253,6 @@ function clock(): string {
 
 /** Data that differs after a crash of the database differs for good: only the way back is left then. */
 const changedData = new Set(['SourceNotQuiet', 'FingerprintDiffers']);
-
-export function mayEndEarly({ victim }: Point): boolean {
-  return victim === 'source' || victim === 'target';
-}
-
-function ends({ way, points }: Lane): string[] {
-  if (way === 'back') return ['rolled-back'];
-  return points.some(mayEndEarly) ? ['upgraded', 'rolled-back', 'refused'] : ['upgraded'];
-}
 
 /** The first that comes so far: one before it may be lost with its pod, or be begun again with its phase. */
 function firstSince(begun: Place[], { activity, since, moment }: Point): Place | undefined {

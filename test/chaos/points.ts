@@ -3,7 +3,7 @@
  * nothing harmed them. `PGLEAP_WRITE_BOUNDARIES=1` writes it anew.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
-import type { Boundary, Place } from './boundary.ts';
+import { typeOf, type Boundary, type Place } from './boundary.ts';
 
 export type Victim =
   'worker' | 'Temporal' | 'API server' | 'source' | 'candidate' | 'candidate pod' | 'scratch' | 'target';
@@ -22,15 +22,22 @@ export interface Point {
    * `after`: done, but not yet told.
    */
   moment: Boundary['moment'];
+  /** How an upgrade may end that met it. */
+  ends: readonly Outcome[];
 }
+
+type Outcome = 'upgraded' | 'rolled-back' | 'refused';
 
 export function says({ way, victim, activity, since, moment }: Point): string {
   const where = moment === 'looking' ? 'inside' : moment;
   return `${victim}: ${where} ${activity}${since === null ? '' : ` (after ${since})`}${way === 'back' ? ', on the way back' : ''}`;
 }
 
-/** The journal and people are told at almost every step; quiesce’s steps overlap, and so do backup and trial, in no order. */
-const many = new Set([
+/**
+ * A place but once: people and the old world’s journal are told at almost every step; the others overlap in quiesce, or in
+ * backup, trial and halt, and are told apart by what they are about.
+ */
+const once = new Set([
   'notify',
   'journalUndo',
   'journalUndone',
@@ -40,6 +47,12 @@ const many = new Set([
   'copyOut',
   'suspendCronJob',
 ]);
+
+/** Of what the way back looks at all at once, it is chance what begins first: nothing is known by coming after it. */
+const besideOthers = new Set([...once, 'compareOldWorld', 'inspectRoutes', 'removeClone', 'verifyRoutes']);
+
+/** Only where the next transaction’s id is not that of the backup, which housekeeping decides, too. */
+const byChance = new Set(['fingerprint:source-halt']);
 
 /** From and to which activity a victim is there to be harmed. */
 const lives: Record<Exclude<Victim, 'worker'>, [from: string, to: string]> = {
@@ -80,20 +93,34 @@ export function writePlaces(places: Record<Way, Place[]>): void {
 export function allPoints(): Point[] {
   const { forward, back } = readPlaces();
   const straight = distinct(forward);
+  const indexOf = (activity: string) => straight.findIndex((place) => place.activity === activity);
+  const [prepared, committed] = [indexOf('checkCandidate'), indexOf('journalCommit')];
+  /** A crash of the database may change data for good. In prepare a check refuses then; later, to the commit point, a person. */
+  const endsAfterCrash = (index: number): Outcome[] => {
+    if (index > committed) return ['upgraded'];
+    return ['upgraded', index > prepared ? 'rolled-back' : 'refused'];
+  };
   return [
     ...straight.flatMap((place) => workerPoints('forward', place)),
     ...distinct(back).flatMap((place) => workerPoints('back', place)),
     ...Object.entries(lives).flatMap(([victim, [from, to]]) => {
-      const first = straight.findIndex(({ activity }) => activity === from);
-      const last = straight.findIndex(({ activity }) => activity === to);
-      return straight
-        .slice(first, last)
-        .filter(({ long, moments }) => long && moments.includes('inside'))
-        .map(({ activity, since }): Point => {
-          return { way: 'forward', victim: victim as Victim, activity, since, moment: 'inside' };
-        });
+      const [first, last] = [indexOf(from), indexOf(to)];
+      return straight.flatMap(({ activity, since, long, moments }, index): Point[] => {
+        if (index < first || index >= last || !long || !moments.includes('inside')) return [];
+        const ends = isDatabase(victim) ? endsAfterCrash(index) : (['upgraded'] as const);
+        return [{ way: 'forward', victim: victim as Victim, activity, since, moment: 'inside', ends }];
+      });
     }),
   ];
+}
+
+function isDatabase(victim: string): boolean {
+  return victim === 'source' || victim === 'target';
+}
+
+/** What a crash of the database does to its data may leave only the way back. */
+export function mayEndEarly({ victim }: Point): boolean {
+  return isDatabase(victim);
 }
 
 type Distinct = Place & Pick<Point, 'since'>;
@@ -102,7 +129,10 @@ function workerPoints(way: Way, { activity, since, moments, long }: Distinct): P
   const looks = long && !moments.includes('inside');
   return moments
     .filter((moment) => moment !== 'looking' || looks)
-    .map((moment) => ({ way, victim: 'worker', activity, since, moment }));
+    .map((moment) => {
+      const ends = [way === 'forward' ? 'upgraded' : 'rolled-back'] as const;
+      return { way, victim: 'worker', activity, since, moment, ends };
+    });
 }
 
 /**
@@ -116,9 +146,10 @@ function distinct(places: Place[]): Distinct[] {
   const last = new Map<string, string | null>();
   return places.flatMap((place) => {
     const { activity } = place;
-    if (times.get(activity) === 1 && !many.has(activity)) landmark = activity;
+    if (byChance.has(activity)) return [];
+    if (times.get(activity) === 1 && !besideOthers.has(typeOf(activity))) landmark = activity;
     const known = last.get(activity);
-    if (known !== undefined && (many.has(activity) || known === landmark)) return [];
+    if (known !== undefined && (once.has(typeOf(activity)) || known === landmark)) return [];
     last.set(activity, landmark);
     return [{ ...place, since: known === undefined ? null : landmark }];
   });

@@ -7,7 +7,7 @@ import { readSync, writeSync } from 'node:fs';
 import { asyncLocalStorage, type Context } from '@temporalio/activity';
 import { Worker, type ActivityInterceptorsFactory } from '@temporalio/worker';
 import { runWorker } from '../../src/worker/worker.ts';
-import type { Boundary } from './boundary.ts';
+import { nameOf, type Boundary } from './boundary.ts';
 
 const channel = 3;
 
@@ -16,6 +16,7 @@ const longMs = 600_000;
 
 /** What an activity asked of the outside so far. */
 interface Asked {
+  activity: string;
   times: number;
   changed: boolean;
   told: Set<Boundary['moment']>;
@@ -23,8 +24,8 @@ interface Asked {
 
 const running = new WeakMap<Context, Asked>();
 
-function meet(context: Context, moment: Boundary['moment']): void {
-  const { activityType: activity, activityId: id, startToCloseTimeoutMs } = context.info;
+function meet(context: Context, { activity }: Asked, moment: Boundary['moment']): void {
+  const { activityId: id, startToCloseTimeoutMs } = context.info;
   const boundary: Boundary = { activity, id, moment, long: startToCloseTimeoutMs > longMs };
   writeSync(channel, `${JSON.stringify(boundary)}\n`);
   const answer = Buffer.alloc(1);
@@ -35,13 +36,14 @@ function meet(context: Context, moment: Boundary['moment']): void {
 function meetOnce(context: Context, asked: Asked, moment: Boundary['moment']): void {
   if (asked.told.has(moment)) return;
   asked.told.add(moment);
-  meet(context, moment);
+  meet(context, asked, moment);
 }
 
 const stops: ActivityInterceptorsFactory = (context) => ({
   inbound: {
     async execute(input, next) {
-      const asked: Asked = { times: 0, changed: false, told: new Set() };
+      const activity = nameOf(context.info.activityType, input.args);
+      const asked: Asked = { activity, times: 0, changed: false, told: new Set() };
       running.set(context, asked);
       const { heartbeat } = context;
       Object.assign(context, {
@@ -50,9 +52,9 @@ const stops: ActivityInterceptorsFactory = (context) => ({
           if (details !== undefined) meetOnce(context, asked, 'inside');
         },
       });
-      meet(context, 'before');
+      meet(context, asked, 'before');
       const result: unknown = await next(input);
-      meet(context, 'after');
+      meet(context, asked, 'after');
       return result;
     },
   },
