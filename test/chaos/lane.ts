@@ -9,7 +9,7 @@ import { ServiceError } from '@temporalio/client';
 import { expect, type onTestFinished } from 'vitest';
 import { countWorkers } from '../../src/client/connection.ts';
 import { readSpecFile } from '../../src/client/spec-file.ts';
-import { startTemporal } from '../../src/client/temporal-server.ts';
+import { startTemporal, type TemporalServer } from '../../src/client/temporal-server.ts';
 import { planUpgrade, sendMessage, upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
 import { UserError } from '../../src/domain/exit-codes.ts';
 import type { Plan } from '../../src/domain/plan.ts';
@@ -45,7 +45,10 @@ export interface Lane {
   patient: boolean;
 }
 
-const apiDownMs = 3000;
+/** Temporal's server and the API server are away so long, and as long as they take to start. */
+const downMs = 3000;
+/** After that a worker that found neither at its own start may still end by itself. */
+const graceMs = 30_000;
 
 /** How long an upgrade that is harmed so often may take on a busy machine. */
 export function patienceMs(points: number): number {
@@ -68,11 +71,18 @@ export async function travel(
   finished(() => rm(folder, { recursive: true, force: true }));
   const dbFilename = join(folder, 'temporal.db');
   let temporal = await startTemporal({ ui: false, dbFilename });
-  finished(() => temporal.close());
+  const outages = new Map<Point['victim'], Promise<void>>();
+  finished(async () => {
+    await outages.get('Temporal');
+    await temporal.close();
+  });
   const port = Number(temporal.address.split(':')[1]);
   const on = await raiseStage(16, 5, { temporal, onTestFinished: finished });
   const proxy = await startTcpProxy(on.access.kubeConfig);
-  finished(() => proxy.close());
+  finished(async () => {
+    await outages.get('API server');
+    await proxy.close();
+  });
   const kubeconfig = join(folder, 'kubeconfig');
   await writeFile(kubeconfig, proxy.kubeConfig.exportConfig());
 
@@ -83,6 +93,7 @@ export async function travel(
   const journey: { way: Way | null; over: boolean } = { way: null, over: false };
   let workflowId = '';
   let trouble: unknown;
+  let upAt = -Infinity;
   let child: ChildProcess | undefined;
 
   async function meet({ activity, id, moment, long }: Boundary): Promise<'g' | 'k'> {
@@ -133,17 +144,45 @@ export async function travel(
     candidate: () => killServer(on.access, 'candidate'),
     'candidate pod': () => deleteCandidate(on.access),
     scratch: () => emptyScratch(on.access),
-    async 'API server'() {
-      await proxy.down();
-      setTimeout(() => void proxy.up(), apiDownMs);
-      return true;
-    },
-    async Temporal() {
-      await killTemporal(port);
-      temporal = await startTemporal({ ui: false, dbFilename, port });
-      return true;
-    },
+    'API server': () =>
+      outage(
+        'API server',
+        () => proxy.down(),
+        () => proxy.up(),
+      ),
+    Temporal: () =>
+      outage(
+        'Temporal',
+        () => killTemporal(port),
+        async () => void (temporal = await startAgain()),
+      ),
   };
+
+  /** The worker goes on meanwhile: it works, tells and asks without it. False when that one is away already. */
+  async function outage(victim: Point['victim'], down: () => Promise<void>, up: () => Promise<void>): Promise<boolean> {
+    if (outages.has(victim)) return false;
+    await down();
+    const over = sleep(downMs)
+      .then(up)
+      .catch((error: unknown) => void (trouble ??= error))
+      .finally(() => {
+        outages.delete(victim);
+        upAt = Date.now();
+      });
+    outages.set(victim, over);
+    return true;
+  }
+
+  async function startAgain(): Promise<TemporalServer> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await startTemporal({ ui: false, dbFilename, port });
+      } catch (error) {
+        if (attempt === 3) throw error;
+        await sleep(1000);
+      }
+    }
+  }
 
   /** As whatever keeps the operator's worker running would. */
   async function keepWorker(): Promise<void> {
@@ -158,7 +197,9 @@ export async function travel(
       await once(worker, 'exit');
       if (journey.over) break;
       if (worker.signalCode !== 'SIGKILL') {
-        console.error(`the worker ended by itself (${worker.exitCode}): ${log()}`);
+        const words = `the worker ended by itself (${worker.exitCode ?? worker.signalCode}): ${log()}`;
+        console.error(`${clock()} ${words}`);
+        if (outages.size === 0 && Date.now() - upAt > graceMs) trouble ??= new Error(words);
         await sleep(1000);
       } else if (!patient) {
         await tellTemporal(on, workflowId, worker.pid ?? 0).catch((error: unknown) => (trouble ??= error));
@@ -171,7 +212,10 @@ export async function travel(
     child?.kill('SIGTERM');
     await kept;
   });
-  while ((await countWorkers(on.session)) === 0) await sleep(100);
+  while ((await countWorkers(on.session)) === 0) {
+    if (trouble !== undefined) throw trouble;
+    await sleep(100);
+  }
 
   const { input } = await readSpecFile(on.sandbox.upgradeSpec);
   let plan: Plan | undefined;
