@@ -114,6 +114,12 @@ async function replicas(name: string): Promise<number | undefined> {
   return (await kube.get(kind, { namespace: where, name })).spec?.replicas;
 }
 
+/** As an import does, or a fingerprint: it leaves the folder of jobs. */
+async function runJob({ pod }: ServerRef): Promise<void> {
+  await startJob(kubeConfig, pod, { name: 'filled', script: 'true' });
+  await expect.poll(async () => (await pollJob(kubeConfig, pod, 'filled')).state).toBe('done');
+}
+
 async function inspectWith(change: Parameters<typeof makeSpec>[0]) {
   const { facts: found, checks } = await act('inspectCluster', { spec: makeSpec(change) });
   return { facts: found, failed: checks.filter(({ status }) => status === 'FAILED'), checks };
@@ -606,6 +612,7 @@ describe('an upgrade that is rolled back', () => {
     const shown = await sqlText(kubeConfig, first, `SHOW listen_addresses; SHOW fsync; SHOW shared_preload_libraries`);
     expect(shown).toBe('\noff\npg_stat_statements\n');
     await sqlText(kubeConfig, first, 'CREATE DATABASE half_restored', { write: true });
+    await runJob(first);
     const emptied = await twice('emptyTarget', { world, database: facts.database, claim, target: first });
     expect(emptied.second).toEqual(emptied.first);
     const count = await sqlText(
@@ -680,14 +687,22 @@ describe('an upgrade that is committed', () => {
     await late.frozen;
     const filled = await act('emptyTarget', { world, database, claim, target });
     await sqlText(kubeConfig, filled, 'CREATE DATABASE live', { write: true });
+    await runJob(filled);
     const early = frozenBefore((call) => call === 'patch');
     const second = early.run(({ emptyTarget }) => emptyTarget({ world, database, claim, target: filled }));
     await early.frozen;
+    // One that has stopped the target already, and is about to empty its volume.
+    const last = frozenBefore((call) => call === 'create');
+    const third = last.run(({ emptyTarget }) => emptyTarget({ world, database, claim, target: filled }));
+    await last.frozen;
+    const refilled = await act('deployTarget', arg);
+    await act('sweepTarget', { world, target: refilled });
     const opened = await twice('openTarget', arg);
     expect(opened.second).toEqual(opened.first);
     late.thaw();
     early.thaw();
-    for (const call of await Promise.allSettled([first, second])) {
+    last.thaw();
+    for (const call of await Promise.allSettled([first, second, third])) {
       expect(call).toMatchObject({ reason: { type: 'WrongWorld', message: expect.stringMatching(/not fenced/) } });
     }
     const live = await sqlText(kubeConfig, opened.first, `SELECT datname FROM pg_database WHERE datname = 'live'`);
@@ -724,10 +739,10 @@ describe('an upgrade that is committed', () => {
   }, 120_000);
 
   /** Database activities that stop before the first call that is asked for, until they are thawed. */
-  function frozenBefore(isIt: (call: 'patch' | 'find', at: { name: string }) => boolean) {
+  function frozenBefore(isIt: (call: 'patch' | 'find' | 'create', at: { name: string }) => boolean) {
     const reached = Promise.withResolvers<void>();
     const thawed = Promise.withResolvers<void>();
-    const pass = async (call: 'patch' | 'find', at: { name: string }) => {
+    const pass = async (...[call, at]: Parameters<typeof isIt>) => {
       if (!isIt(call, at)) return;
       reached.resolve();
       await thawed.promise;
@@ -741,6 +756,10 @@ describe('an upgrade that is committed', () => {
       async find(kind, at) {
         await pass('find', at);
         return await kube.find(kind, at);
+      },
+      async create(kind, object) {
+        await pass('create', { name: object.metadata?.name ?? '' });
+        return await kube.create(kind, object);
       },
     };
     const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 }, { logger: quiet });

@@ -106,6 +106,8 @@ async function half(): Promise<void> {
   full = await run(() => deploy(plain));
   const make = `SELECT 'CREATE DATABASE half' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'half') \\gexec`;
   await sqlText(direct.kc, full, make, { write: true });
+  // What an import leaves: without it there is nothing to empty.
+  await runInPod(direct.kc, full.pod, ['mkdir', '-p', '/pgleap/jobs']);
 }
 let full: ServerRef;
 

@@ -24,6 +24,7 @@ import {
 import { awaitDetached } from './volumes.ts';
 import {
   annotations,
+  asSeen,
   awaitNoPods,
   isReady,
   marked,
@@ -118,6 +119,13 @@ export function createDatabaseActivities(
     throw strange(database.workload.kind, database.workload, 'is not fenced: its data is not pgleap’s to empty');
   }
 
+  async function startFenced(world: World, database: DatabaseFact, marks: Record<string, string> = {}): Promise<void> {
+    await asSeen(
+      () => fencedWorkload(world, database),
+      ({ metadata }) => scale(kube, database.workload, 1, marks, {}, metadata?.resourceVersion),
+    );
+  }
+
   return {
     async haltDatabase({ world, database, atRest }) {
       const look = async () => {
@@ -174,7 +182,7 @@ export function createDatabaseActivities(
       } else if (stage !== 'fenced') {
         throw strange(database.workload.kind, database.workload, 'is open already: it cannot be filled again');
       } else if ((workload.spec?.replicas ?? 1) === 0) {
-        await scale(kube, database.workload, 1);
+        await startFenced(world, database);
       }
       const target = await fencedTarget(world, database);
       if (majorOf(target.answer.versionNum) <= source.major) {
@@ -196,9 +204,9 @@ export function createDatabaseActivities(
       if (marked(workload, world, annotations.emptied) !== target.pod.uid) {
         await stop(database, () => fencedWorkload(world, database));
         await erase(world, database);
-        await scale(kube, database.workload, 1, { [annotations.emptied]: target.pod.uid });
+        await startFenced(world, database, { [annotations.emptied]: target.pod.uid });
       } else if ((workload.spec?.replicas ?? 1) === 0) {
-        await scale(kube, database.workload, 1);
+        await startFenced(world, database);
       }
       return (await fencedTarget(world, database)).server;
     },

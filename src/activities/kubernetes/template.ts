@@ -20,6 +20,11 @@ export const majorAnnotation = 'pgleap.dev/major';
 const initScripts = '/docker-entrypoint-initdb.d';
 const work = '/pgleap';
 
+const eraseScript = `
+[ -d ${work}/jobs ] || exit 0
+[ ! -d "$1" ] || find "$1" -mindepth 1 -delete || exit
+rm -rf ${work}/jobs`;
+
 /** Folder of the new volume that is /pgleap in the fenced target. */
 export function workSubPath(world: World): string {
   return `pgleap-${world.upgradeId}`;
@@ -212,7 +217,9 @@ export function candidatePod(
 
 /**
  * Empties PGDATA on the new claim while no server runs, and forgets the jobs that ran beside it: the fenced template's own
- * image, user and mounts of that claim.
+ * image, user and mounts of that claim. It may come late, by a worker that was frozen while another went on and opened the
+ * target. So it goes by what lies on the volume: without jobs nothing was imported, and a target that is opened has none any
+ * more. They go last, for one that was killed on its way is run again.
  */
 export function eraserPod(
   spec: WorkloadSpec,
@@ -245,7 +252,7 @@ export function eraserPod(
           ...pick(container, ['imagePullPolicy', 'securityContext']),
           name: 'eraser',
           ...(container.image === undefined ? {} : { image: container.image }),
-          command: ['sh', '-c', 'rm -rf /pgleap/jobs; [ ! -d "$1" ] || find "$1" -mindepth 1 -delete', 'sh', pgdata],
+          command: ['sh', '-c', eraseScript, 'sh', pgdata],
           volumeMounts: (container.volumeMounts ?? []).filter((mount) => mount.name === claim.volume.name),
         },
       ],

@@ -67,30 +67,34 @@ export async function scale(
 }
 
 /**
- * Takes a workload that `look` finds fit for it to 0, if it is not there, and waits until its pods are gone. What was looked at is
- * what is stopped: a worker that was frozen in between, while another went on to the end, must not stop what is live since.
+ * Looks and changes what was seen, under its resourceVersion: a worker that was frozen in between, while another went on to the
+ * end, must not change what is live since. Looks again where somebody was faster; mostly that is only its status.
  */
+export async function asSeen<T>(look: () => Promise<T>, change: (seen: T) => Promise<unknown>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    const seen = await look();
+    try {
+      await change(seen);
+      return seen;
+    } catch (error) {
+      if (!isFailure(error, 'Conflict') || attempt === 5) throw error;
+    }
+  }
+}
+
+/** Takes a workload that `look` finds fit for it to 0, if it is not there, and waits until its pods are gone. */
 export async function stopAsSeen(
   kube: Kube,
   ref: Pick<WorkloadRef, 'kind' | 'namespace' | 'name'>,
   look: () => Promise<Workload>,
   changes: (seen: Workload) => { marks?: Record<string, string | null>; spec?: object },
 ): Promise<void> {
-  for (let attempt = 1; ; attempt += 1) {
-    const seen = await look();
-    try {
-      if ((seen.spec?.replicas ?? 1) !== 0) {
-        const { marks, spec } = changes(seen);
-        await scale(kube, ref, 0, marks, spec, seen.metadata?.resourceVersion);
-      }
-    } catch (error) {
-      // Mostly its status.
-      if (!isFailure(error, 'Conflict') || attempt === 5) throw error;
-      continue;
-    }
-    await awaitNoPods(kube, seen);
-    return;
-  }
+  const stopped = await asSeen(look, async (seen) => {
+    if ((seen.spec?.replicas ?? 1) === 0) return;
+    const { marks, spec } = changes(seen);
+    await scale(kube, ref, 0, marks, spec, seen.metadata?.resourceVersion);
+  });
+  await awaitNoPods(kube, stopped);
 }
 
 export interface ManagedField {
