@@ -134,6 +134,7 @@ describe.concurrent('approvals', () => {
     await upgrade.answer('begin');
     await look.arrived;
     await expectAskedAgain(upgrade, 'begin', look, 'stopService');
+    await keepHistory(upgrade.handle, 'lapsed-at-begin');
   });
 
   test('an approval that waited too long for the clone is asked for again', async () => {
@@ -142,6 +143,7 @@ describe.concurrent('approvals', () => {
     await clone.arrived;
     await upgrade.answer('replace');
     await expectAskedAgain(upgrade, 'replace', clone, 'replaceClaim');
+    await keepHistory(upgrade.handle, 'lapsed-at-replace');
   });
 
   /** Parks by a failure of `name`, and retries when the yes has lapsed. */
@@ -166,6 +168,7 @@ describe.concurrent('approvals', () => {
     await upgrade.answer(gate);
     expect((await upgrade.handle.result()).ok).toBe(true);
     expect(world.broken).toEqual([]);
+    await keepHistory(upgrade.handle, `lapsed-in-${gate}`);
   });
 
   test('a no to what is asked again goes back', async () => {

@@ -16,6 +16,7 @@ import type { GateName } from '../../src/domain/phases.ts';
 import { gateRow, type UpgradeStatus } from '../../src/domain/state.ts';
 import type { planPostgres, upgradePostgres } from '../../src/workflows/index.ts';
 import { startTemporal } from '../support/temporal.ts';
+import { isWriting } from './histories.ts';
 import { createWorld, type ActivityName, type FakeWorld, type Knobs } from './fake-world.ts';
 
 export type Handle = WorkflowHandleWithStartDetails<typeof upgradePostgres>;
@@ -27,10 +28,11 @@ const quiet = new DefaultLogger('ERROR');
 Runtime.install({ logger: quiet, telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } } });
 vi.setConfig({ maxConcurrency: 8, testTimeout: 240_000, hookTimeout: 120_000 });
 
-export function bundle(failureConverterPath?: string): Promise<WorkflowBundleWithSourceMap> {
+/** `more`: interceptors for a test alone. */
+export function bundle(failureConverterPath?: string, more: string[] = []): Promise<WorkflowBundleWithSourceMap> {
   return bundleWorkflowCode({
     workflowsPath,
-    workflowInterceptorModules: [interceptorsPath],
+    workflowInterceptorModules: [interceptorsPath, ...more],
     logger: quiet,
     ...(failureConverterPath === undefined ? {} : { failureConverterPath }),
   });
@@ -143,11 +145,13 @@ export async function startHarness(prefix = 'db', dataConverter?: DataConverter)
     await meanwhile?.();
     serving = await startWorker();
   };
+  // Each history that is ever kept has a workflow id of its own.
+  const when = isWriting ? Date.now() : '';
   let count = 0;
 
   function makeWorld(knobs: Partial<Knobs> = {}): { world: FakeWorld; workflowId: string } {
     count += 1;
-    const namespace = knobs.namespace ?? `${prefix}-${count}`;
+    const namespace = knobs.namespace ?? `${prefix}-${when}${count}`;
     const world = createWorld({ queue: taskQueue, ...knobs, namespace });
     const workflowId = `pgleap/${namespace}/postgres`;
     worlds.set(workflowId, world);

@@ -71,6 +71,7 @@ describe.concurrent('lost', () => {
     const trial = order.findIndex((name, index) => name === 'importDump' && index > order.indexOf('importDump'));
     expect(order.lastIndexOf('dump')).toBeLessThan(trial);
     expect(order.lastIndexOf('copyOut', trial)).toBeGreaterThan(order.lastIndexOf('dump'));
+    await keepHistory(upgrade.handle, 'lost-scratch');
   });
 
   test('a trial that lost its scratch volume gets the dump from the artifact store', async () => {

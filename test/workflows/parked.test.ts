@@ -84,6 +84,7 @@ describe.concurrent('parked', () => {
     expect(upgrade.world.order).toHaveLength(seen);
     expect(upgrade.world.journal.closed).toBeNull();
     expect(upgrade.world.broken).toEqual([]);
+    if (phase === 'restore') await keepHistory(upgrade.handle, 'aborted');
   });
 
   test('a source that changed after its backup is not halted', async () => {
@@ -117,6 +118,7 @@ describe.concurrent('parked', () => {
     await upgrade.resolve('rollback');
     expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
     oldWorldStands(upgrade);
+    await keepHistory(upgrade.handle, 'parked-and-rolled-back');
   });
 
   test('rollback is refused as an answer after the commit point', async () => {

@@ -4,6 +4,7 @@ import type { UpgradeStatus } from '../../src/domain/state.ts';
 import { allAuto } from './expectations.ts';
 import type { ActivityName } from './fake-world.ts';
 import { startHarness, type Harness, type Upgrade } from './harness.ts';
+import { keepHistory } from './histories.ts';
 
 let harness: Harness;
 beforeAll(async () => {
@@ -29,7 +30,7 @@ async function resetTo(activity: ActivityName, { handle, world }: Upgrade) {
     resetReapplyType: 2,
   });
   const again = workflow.getHandle(workflowId);
-  return { result: () => again.result(), status: () => again.query<UpgradeStatus>('status') };
+  return { handle: again, result: () => again.result(), status: () => again.query<UpgradeStatus>('status') };
 }
 
 describe.concurrent('reset', () => {
@@ -58,6 +59,7 @@ describe.concurrent('reset', () => {
     expect(names.filter((name) => name.startsWith('dump'))).toEqual([
       expect.stringMatching(/^dump-[0-9a-f]{8}\.sql\.zst$/),
     ]);
+    await keepHistory(again.handle, 'reset-to-backup');
   });
 
   test('to before the restore, a workflow fills the target anew', async ({ expect: expects }) => {
@@ -73,5 +75,6 @@ describe.concurrent('reset', () => {
     await harness.env.client.workflow.getHandle(upgrade.handle.workflowId).signal('rollback', { by: 'ada' });
     expect(await again.result()).toMatchObject({ outcome: 'rolled-back' });
     expect(world.broken).toEqual([]);
+    await keepHistory(again.handle, 'reset-to-restore');
   });
 });

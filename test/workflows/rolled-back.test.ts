@@ -185,6 +185,7 @@ describe.concurrent('rolled back', () => {
     });
     expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
     oldWorldStands(upgrade);
+    await keepHistory(upgrade.handle, 'rolled-back-at-cleanup');
 
     const late = await harness.start({ spec: { gates: { ...allAuto, cleanup: {} } } });
     const held = late.world.hold('removeOriginal');
@@ -358,6 +359,7 @@ describe.concurrent('rolled back', () => {
     const { world } = upgrade;
     expect(world.state).toEqual({ ...world.oldState(), clone: 'active' });
     expect([world.broken, world.journal.closed]).toEqual([[], 'rolled-back']);
+    await keepHistory(again, 'reset-to-prepare');
   });
 
   test('cancelled before its plan was made again, it does not say that it is rolled back', async () => {
@@ -371,6 +373,7 @@ describe.concurrent('rolled back', () => {
     });
     release();
     expect(upgrade.world.state.claim).toBe('new');
+    await keepHistory(again, 'reset-to-preflight');
   });
 
   test('a workflow that was reset to before it took the Lease, when all was over, leaves its journal closed', async () => {
@@ -415,6 +418,7 @@ describe.concurrent('rolled back', () => {
     expect(result.back?.cloneKept).not.toBeNull();
     expect(world.state).toEqual({ ...world.oldState(), clone: 'active' });
     expect([world.broken, world.journal.closed]).toEqual([[], 'rolled-back']);
+    await keepHistory(again, 'reset-to-begin');
   });
 
   describe('reset to before the commit point it passed, a workflow', () => {
@@ -436,6 +440,7 @@ describe.concurrent('rolled back', () => {
       expect(upgrade.world.state.claim).toBe('new');
       expect(upgrade.world.order).not.toContain('restoreTemplate');
       expect(upgrade.world.broken).toEqual([]);
+      await keepHistory(again, 'reset-to-reopen-and-rejected');
     });
 
     test('goes on when it is approved, without fencing and counting anew', async ({ expect: expects }) => {
@@ -456,6 +461,7 @@ describe.concurrent('rolled back', () => {
       await approve('cleanup');
       expect(await again.result()).toMatchObject({ ok: true, outcome: 'upgraded' });
       expect(upgrade.world.broken).toEqual([]);
+      await keepHistory(again, 'reset-to-reopen');
     });
   });
 
@@ -468,6 +474,7 @@ describe.concurrent('rolled back', () => {
     await upgrade.resolve('retry');
     expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
     oldWorldStands(upgrade);
+    await keepHistory(upgrade.handle, 'undo-retried');
   });
 
   test('an undo that fails and is aborted stops there', async () => {
