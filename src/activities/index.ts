@@ -2,6 +2,7 @@ import type { KubeConfig } from '@kubernetes/client-node';
 import { createArtifactActivities } from './artifacts.ts';
 import type { ArtifactStore } from './artifacts/store.ts';
 import { cloudflareActivities } from './cloudflare.ts';
+import { beating } from './context.ts';
 import { askingJournal } from './forward.ts';
 import { createKube } from './kubernetes/client.ts';
 import { checkCluster } from './kubernetes/identity.ts';
@@ -47,11 +48,13 @@ export function createActivities(
         await requireUnused(kube, arg.label);
         await linode.removeClone(arg);
       },
-      ...cloudflareActivities({
-        assertWorld,
-        token: () => deps.cloudflareToken,
-        ...(deps.cloudflareUrl === undefined ? {} : { baseUrl: deps.cloudflareUrl }),
-      }),
+      ...beating(
+        cloudflareActivities({
+          assertWorld,
+          token: () => deps.cloudflareToken,
+          ...(deps.cloudflareUrl === undefined ? {} : { baseUrl: deps.cloudflareUrl }),
+        }),
+      ),
       ...notifyActivities(deps.notifyUrl),
       artifactStore,
     }),

@@ -13,13 +13,13 @@ const groups = {
     startToCloseTimeout: '30s',
     retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '10s', maximumAttempts: 10 },
   },
-  /** A few calls of the Kubernetes API, or commands in a pod; they heartbeat, so that a killed worker costs no more than that timeout. */
+  /** A few calls of the Kubernetes API or of Cloudflare's, or commands in a pod; they heartbeat, so that a killed worker costs no more than that timeout. */
   kube: {
     startToCloseTimeout: '5m',
     heartbeatTimeout: '30s',
     retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 9 },
   },
-  /** Calls that change something and do not heartbeat; longer than any wait inside them. */
+  /** A few calls or small files, outside of the downtime, that do not heartbeat; longer than any wait inside them. */
   call: {
     startToCloseTimeout: '2m',
     retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s', maximumAttempts: 9 },
@@ -86,7 +86,7 @@ const sharedGroups: Record<keyof SharedActivities, Group> = {
   inspectCluster: 'kube',
   inspectSource: 'look',
   inspectVolume: 'call',
-  inspectRoutes: 'call',
+  inspectRoutes: 'kube',
   artifactStore: 'probe',
   takeLease: 'kube',
   beginJournal: 'kube',
@@ -133,14 +133,14 @@ const sharedGroups: Record<keyof SharedActivities, Group> = {
   awaitDetached: 'wait',
   startClone: 'wait',
   awaitClone: 'wait',
-  setRoute: 'call',
+  setRoute: 'kube',
   verifyRoutes: 'wait',
   notify: 'notify',
   restoreReclaimPolicy: 'kube',
   removeCandidate: 'wait',
   removeScratch: 'wait',
   releaseLease: 'kube',
-  restoreRoute: 'call',
+  restoreRoute: 'kube',
   restoreService: 'wait',
   restoreCronJob: 'kube',
   resumeReconciler: 'kube',
