@@ -148,7 +148,13 @@ export interface ClusterActivities {
 
 export interface PostgresActivities {
   /** Checks that need the target image: login from the candidate, version, extensions, settings, locales, preload. */
-  checkCandidate(arg: { world: World; source: ServerRef; candidate: ServerRef; facts: SourceFacts }): Promise<Check[]>;
+  checkCandidate(arg: {
+    world: World;
+    source: ServerRef;
+    candidate: ServerRef;
+    candidateIp: string;
+    facts: SourceFacts;
+  }): Promise<Check[]>;
   /** Replaces pg_hba.conf by a fence (original kept beside it), reloads, ends other sessions and names the first 20. */
   fenceSource(arg: {
     world: World;

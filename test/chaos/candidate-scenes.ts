@@ -94,6 +94,7 @@ export const candidateScenes: Scene[] = [
         world,
         source: sourceFromCandidate(),
         candidate: server(),
+        candidateIp: candidate?.podIp ?? '',
         facts: await sourceNow(),
       }),
     told: ids,

@@ -12,6 +12,9 @@ import { sqlJson } from './psql.ts';
 const restartMs = 20_000;
 
 interface SourceSide {
+  /** The address that the source sees. */
+  client: string | null;
+  hasPassword: boolean;
   systemIdentifier: string;
   versionNum: number;
   /** Of the database postgres. */
@@ -40,6 +43,8 @@ const initdbSql = `(SELECT format('encoding %s, collate %s, ctype %s', pg_encodi
 const sourceSql = `
 SELECT json_build_object(
   'systemIdentifier', (SELECT system_identifier::text FROM pg_control_system()),
+  'client', host(inet_client_addr()),
+  'hasPassword', (SELECT rolpassword IS NOT NULL FROM pg_authid WHERE rolname = current_user),
   'versionNum', current_setting('server_version_num')::int,
   'initdb', ${initdbSql},
   'databases', (SELECT json_agg(json_build_object('name', datname, 'provider', coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'),
@@ -75,6 +80,38 @@ df -P -k /pgleap | awk 'NR == 2 { print $4 * 1024 }'
 df -P -i /pgleap | awk 'NR == 2 { print $4 }'
 `;
 
+/** Whether the candidate's login will also pass the fence, which lets in its own address, with a password. */
+function loginCheck(
+  { source, facts, candidateIp }: Parameters<PostgresActivities['checkCandidate']>[0],
+  { systemIdentifier, client, hasPassword }: SourceSide,
+): Check {
+  const failed = (message: string, remedy: string): Check => ({
+    id: 'target.login',
+    status: 'FAILED',
+    message,
+    remedy,
+  });
+  if (systemIdentifier !== facts.systemIdentifier) {
+    return failed(
+      `at ${source.host} answers another server than the one planned for (its system identifier differs)`,
+      'see what runs at that address, and plan again',
+    );
+  }
+  if (client !== candidateIp) {
+    return failed(
+      `the source sees the candidate at ${client}, but its pod has the address ${candidateIp}, which is what the fence lets in`,
+      'let no proxy or address translation stand between them: take the target’s template and the source out of the service mesh',
+    );
+  }
+  if (!hasPassword) {
+    return failed(
+      `${source.superuser} has no password in the source, and the fence asks for one`,
+      'give it the password of the target template’s POSTGRES_PASSWORD: ALTER ROLE … PASSWORD',
+    );
+  }
+  return passed('target.login', 'the candidate logs in to the source over TCP, from its own address');
+}
+
 /** Everything that only the target's image can tell, before anything goes down. */
 export async function checkCandidate(
   kc: KubeConfig,
@@ -100,14 +137,7 @@ export async function checkCandidate(
     variables: { libraries: JSON.stringify(facts.preload) },
   });
   return [
-    there.systemIdentifier === facts.systemIdentifier
-      ? passed('target.login', 'the candidate logs in to the source over TCP')
-      : {
-          id: 'target.login',
-          status: 'FAILED',
-          message: `at ${source.host} answers another server than the one planned for (its system identifier differs)`,
-          remedy: 'see what runs at that address, and plan again',
-        },
+    loginCheck(arg, there),
     when(here.listen !== '', 'target.fenced', 'FAILED', {
       good: 'the candidate listens on its socket only',
       bad: `the candidate listens on ${here.listen}`,

@@ -129,6 +129,30 @@ export const sourceChecks: SourceCheck[] = [
     sql: `SELECT format('%s in %s', gid, database) FROM pg_prepared_xacts`,
   },
   {
+    id: 'source.hba-valid',
+    scope: 'server',
+    status: 'FAILED',
+    things:
+      'wrong lines in pg_hba.conf: the server runs by what it read before they came, which no way back brings again',
+    remedy: 'put them right, and reload: SELECT pg_reload_conf()',
+    sql: `SELECT format('line %s: %s', line_number, error) FROM pg_hba_file_rules WHERE error IS NOT NULL`,
+  },
+  {
+    id: 'source.system-schemas',
+    scope: 'database',
+    status: 'FAILED',
+    things: 'objects of your own in pg_catalog or information_schema, which no dump holds',
+    remedy: 'move them to a schema of their own, or drop them',
+    sql: `SELECT format('%s %s', i.type, i.identity)
+      FROM (SELECT 'pg_class'::regclass AS class, oid, relnamespace AS schema FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c')
+        UNION ALL SELECT 'pg_proc'::regclass, oid, pronamespace FROM pg_proc
+        UNION ALL SELECT 'pg_operator'::regclass, oid, oprnamespace FROM pg_operator
+        UNION ALL SELECT 'pg_type'::regclass, oid, typnamespace FROM pg_type) AS o
+      CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) AS i
+      WHERE o.oid >= 16384 AND o.schema IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype IN ('e', 'i'))`,
+  },
+  {
     id: 'source.replication-slots',
     aws: '13',
     scope: 'server',

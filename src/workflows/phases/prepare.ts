@@ -100,6 +100,7 @@ async function prepareOnce(run: Run): Promise<void> {
     world,
     source: sourceFromCandidate(run),
     candidate: candidate(run),
+    candidateIp: needed(run.gathered.candidate, 'the candidate').podIp,
     facts: plan.facts.source,
   });
   run.gathered.candidateChecks = [...checks, versionCheck(plan.facts.source.major, majorOf(versionNum))];
