@@ -285,6 +285,8 @@ function settings(source: SourceFacts, major: number | null): string[] {
     max_wal_size: '4GB',
     checkpoint_timeout: '30min',
     maintenance_work_mem: '256MB',
+    // A dump of the schema locks every table, its indexes and sequences in one transaction.
+    max_locks_per_transaction: String(Math.max(64, Math.ceil(source.tables / 20))),
     ...(major !== null && major >= 17 ? { summarize_wal: 'off' } : {}),
     ...(source.preload.length === 0 ? {} : { shared_preload_libraries: source.preload.map(quoteLibrary).join(',') }),
     // Its extension can only be restored while it is preloaded; it must not start a job.

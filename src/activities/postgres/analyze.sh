@@ -1,5 +1,7 @@
 # Statistics for all tables, two at a time; without vacuumdb one database after the other.
 export PGOPTIONS='-c client_min_messages=warning -c lc_messages=C -c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off'
+version=$(sql <<<'SHOW server_version_num')
+[ "$version" -lt 170000 ] || PGOPTIONS+=' -c transaction_timeout=0'
 if command -v vacuumdb >/dev/null; then
   vacuumdb -w -q --all --analyze-only -j 2
 else

@@ -3,13 +3,14 @@
 file="$1" compression="$2" estimate="$3"
 export PGOPTIONS='-c client_min_messages=warning -c lc_messages=C -c statement_timeout=0 -c default_transaction_read_only=on -c lock_timeout=60s -c idle_in_transaction_session_timeout=0'
 
+# In the place of its shell, so that what its process has read is what was compressed.
 compress() {
   if [ "$compression" = zstd ]; then
-    zstd -q -3 -T0 -c
+    exec zstd -q -3 -T0 -c
   elif command -v pigz >/dev/null; then
-    pigz -1 -c
+    exec pigz -1 -c
   else
-    gzip -1 -c
+    exec gzip -1 -c
   fi
 }
 

@@ -5,8 +5,8 @@
 file="$1"
 workers=2
 hex="'hex'"
-# The output of types depends on these; 17 and later would stop at a role's own transaction_timeout, which is no option before.
-export PGOPTIONS='-c client_min_messages=warning -c lc_messages=C -c statement_timeout=0 -c lock_timeout=60s -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=on -c search_path= -c DateStyle=ISO,YMD -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c xmlbinary=base64 -c xmloption=content -c lc_monetary=C -c lc_numeric=C -c lc_time=C -c row_security=off -c jit=off -c synchronize_seqscans=off -c max_parallel_workers_per_gather=0'
+# The output of types and of a schema's dump depends on these.
+export PGOPTIONS='-c client_min_messages=warning -c lc_messages=C -c statement_timeout=0 -c lock_timeout=60s -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=on -c search_path= -c DateStyle=ISO,YMD -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c xmlbinary=base64 -c xmloption=content -c lc_monetary=C -c lc_numeric=C -c lc_time=C -c standard_conforming_strings=on -c row_security=off -c jit=off -c synchronize_seqscans=off -c max_parallel_workers_per_gather=0'
 rm -rf work && mkdir work && cd work
 
 # Names as a person would write them, quoted by a rule that no version's list of keywords changes.
@@ -22,6 +22,8 @@ acl() { printf '%s' "(SELECT coalesce(string_agg(format('%s=%s%s/%s', CASE a.gra
 lines() { printf "SELECT concat_ws(E'\\\\t', '%s', %s, %s, %s) %s;\n" "$1" "${database-$(field "current_database()")}" "$(field "$2")" "$(field "$3")" "$(cat)"; }
 
 numeric_version=$(sql <<<'SHOW server_version_num')
+# A role's or a database's own; it is no option before.
+[ "$numeric_version" -lt 170000 ] || PGOPTIONS+=' -c transaction_timeout=0'
 
 # --- What belongs to the server as a whole ---------------------------------------------------------------------------
 ours='(r.oid >= 16384 OR r.oid = 10)'
@@ -132,12 +134,13 @@ sed -i "s/AND c.oid = ANY/AND c.relispopulated AND c.oid = ANY/" rows.sql
 {
   lines relation "$relation" "format('kind=%s persistence=%s owner=%s method=%s tablespace=%s identity=%s populated=%s acl=%s columns=%s', c.relkind, c.relpersistence, pg_get_userbyid(c.relowner), (SELECT amname FROM pg_am WHERE oid = c.relam), (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), c.relreplident, c.relispopulated, $(acl c.relacl r c.relowner), $(hash "(SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated, (SELECT collname FROM pg_collation WHERE oid = a.attcollation)), ',' ORDER BY a.attname COLLATE \"C\") FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"))" \
     <<<"$tables AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')"
-  lines function "$(name_of n.nspname) || '.' || $(name_of p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')'" \
+  lines function "$(name_of n.nspname) || '.' || $(name_of p.proname) || '(' || replace(pg_get_function_identity_arguments(p.oid), '\"', '') || ')'" \
     "$(hash "concat_ws(E'\\\\n', p.prosrc, p.probin, p.proconfig)")" \
     <<<"FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE $user_schema AND $(outside pg_proc p.oid)"
-  # Versions print a view's text differently; what it stands on they do not, but for json, a keyword since 16.
+  # Versions print a view's text differently; what it stands on they do not, but for json, and for quotes around what is a
+  # keyword in one of them.
   lines depends "format('%s rule %s', $relation, $(name_of w.rulename))" \
-    "$(hash "(SELECT string_agg(DISTINCT concat_ws(' ', i.type, regexp_replace(i.identity, '\\mpg_catalog\\.json\\M', 'json', 'g')), ',') FROM pg_depend AS d CROSS JOIN LATERAL pg_identify_object(d.refclassid, d.refobjid, 0) AS i WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid AND d.refobjid >= 16384 AND d.refclassid <> 'pg_catalog.pg_constraint'::regclass)")" \
+    "$(hash "(SELECT string_agg(DISTINCT concat_ws(' ', i.type, replace(regexp_replace(i.identity, '\\mpg_catalog\\.json\\M', 'json', 'g'), '\"', '')) COLLATE \"C\", ',') FROM pg_depend AS d CROSS JOIN LATERAL pg_identify_object(d.refclassid, d.refobjid, 0) AS i WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid AND d.refobjid >= 16384 AND d.refclassid <> 'pg_catalog.pg_constraint'::regclass)")" \
     <<<"FROM pg_rewrite AS w JOIN pg_class AS c ON c.oid = w.ev_class JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE $user_schema AND $(outside pg_class c.oid)"
   lines defaults "format('%s for %s in %s', d.defaclobjtype, pg_get_userbyid(d.defaclrole), coalesce((SELECT nspname FROM pg_namespace WHERE oid = d.defaclnamespace), 'all schemas'))" "$(acl d.defaclacl r d.defaclrole)" \
     <<<"FROM pg_default_acl AS d"

@@ -4,6 +4,8 @@ set -Eeuo pipefail
 umask 077
 export LC_ALL=C
 unset PGHOST PGHOSTADDR PGSERVICE PGSERVICEFILE PGDATABASE PGPASSFILE PGSYSCONFDIR PGSSLMODE PGOPTIONS PGCLIENTENCODING
+# A session's own settings, which would beat those of PGOPTIONS.
+unset PGTZ PGDATESTYLE PGGEQO
 if [ -n "$1" ]; then
   export PGHOST="$1"
   if [ -n "${POSTGRES_PASSWORD-}" ]; then
