@@ -24,7 +24,7 @@ export interface OldWorld {
   candidate: PodRef | null;
   /** Of the fenced source; `seconds` is how long it took. */
   fingerprint: { sha512: string; rows: number; seconds: number } | null;
-  /** The source's next transaction id just after that. */
+  /** The source's snapshot just before it was proven unchanged: its next transaction id, and those that had not ended. */
   quietAt: string | null;
   /** What the target had counted when it was proven, just before the commit point. */
   opened: WriteCounts | null;
@@ -169,6 +169,7 @@ export interface SourceSeen {
   podIp: string;
   versionNum: number;
   systemIdentifier: string;
+  /** Its snapshot, like `quietAt`. */
   nextTransaction: string;
   /** SHA-256 of pg_hba.conf as it is. */
   hba: string;

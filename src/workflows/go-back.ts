@@ -226,7 +226,7 @@ async function takeAgain(
   const { superuser, port } = database;
   const server: ServerRef = { role: 'source', pod: candidate, superuser, host: source.podIp, port };
   // Found again after a crash, but not when somebody wrote since.
-  const name = `source-back-${source.pod.uid.slice(0, 8)}-${source.nextTransaction}`;
+  const name = `source-back-${source.pod.uid.slice(0, 8)}-${source.nextTransaction.replaceAll(/[:,]/g, '-')}`;
   return await way.look('fingerprint', 'fingerprint of the source, before services come back', { world, server, name });
 }
 

@@ -123,7 +123,8 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     await servers.sql(
       sourcePod,
       'site',
-      `CREATE ROLE hidden; BEGIN; CREATE TABLE never (a int); PREPARE TRANSACTION 'half done';
+      `CREATE FUNCTION pg_catalog.shim() RETURNS int LANGUAGE sql AS 'SELECT 1';
+       CREATE TABLE information_schema.kept (a int); CREATE ROLE hidden; BEGIN; CREATE TABLE never (a int); PREPARE TRANSACTION 'half done';
        SELECT pg_create_physical_replication_slot('left over');`.replace("'left over'", "'left_over'"),
     );
     await servers.sql(
@@ -144,14 +145,19 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
       'source.pg-roles',
       'source.prepared-transactions',
       'source.replication-slots',
+      'source.system-schemas',
     ]);
+    expect(checks.find(({ id }) => id === 'source.system-schemas')?.message).toMatch(
+      /^2 objects .*(function pg_catalog.shim\(\)|table information_schema.kept)/,
+    );
     const settings = checks.find(({ id }) => id === 'source.removed-settings');
     expect(settings?.status).toBe(from === 15 ? 'PASSED' : 'WARNING');
     for (const check of checks) if (check.status === 'FAILED') expect(check.remedy).toBeTruthy();
     await servers.sql(
       sourcePod,
       'site',
-      `ROLLBACK PREPARED 'half done'; SELECT pg_drop_replication_slot('left_over'); DROP DATABASE closed;
+      `ROLLBACK PREPARED 'half done'; SELECT pg_drop_replication_slot('left_over');
+       DROP FUNCTION pg_catalog.shim(); DROP TABLE information_schema.kept; DROP DATABASE closed;
        DROP DATABASE broken;`,
     );
     await servers.sql(
@@ -175,15 +181,20 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
 
   it('finds the target image good', async () => {
     const { world, candidate } = servers;
-    const checks = await run(() => activities.checkCandidate({ world, source: overTcp, candidate, facts }));
+    const { candidateIp } = servers;
+    const look = (other: object) =>
+      run(() => activities.checkCandidate({ world, source: overTcp, candidate, candidateIp, facts, ...other }));
+    const checks = await look({});
     expect(checks.filter(({ status }) => status === 'FAILED')).toEqual([]);
     expect(checks.map(({ id }) => id)).toContain('target.extension-available');
     const elsewhere = { ...facts, systemIdentifier: '1', preload: ['no_such_library'] };
-    const bad = await run(() => activities.checkCandidate({ world, source: overTcp, candidate, facts: elsewhere }));
+    const bad = await look({ facts: elsewhere });
     expect(bad.filter(({ status }) => status === 'FAILED').map(({ id }) => id)).toEqual([
       'target.login',
       'target.preload-loads',
     ]);
+    const throughProxy = (await look({ candidateIp: '10.9.9.9' })).find(({ id }) => id === 'target.login');
+    expect(throughProxy).toMatchObject({ status: 'FAILED', message: expect.stringContaining(candidateIp) });
   });
 
   it('fences the source, names who it ended, and lets read-only logins through', async () => {
@@ -202,6 +213,46 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     expect(hba.split('\n')[0]).toMatch(/^# pgleap fence u0123abcd original sha256=[0-9a-f]{64}$/);
     expect((await statOf(`${facts.hbaFile}.pgleap-u0123abcd`)).trim()).toBe(hbaBefore.trim());
     expect((await statOf(facts.hbaFile)).split('\n')[1]).toBe(hbaBefore.split('\n')[1]);
+  });
+
+  it('does not call a source quiet that holds a prepared transaction', async () => {
+    const { sourcePod } = servers;
+    await servers.sql(sourcePod, 'site', `BEGIN; CREATE TABLE decided (a int); PREPARE TRANSACTION 'half done';`);
+    const { message } = await failureOf(fence(), 'SourceNotQuiet', secrets);
+    expect(message).toContain('half done in site');
+    await servers.sql(sourcePod, 'site', `ROLLBACK PREPARED 'half done'`);
+    await fence();
+  });
+
+  it('sees that a transaction committed which was older than the newest one', async () => {
+    const { sourcePod, source } = servers;
+    const next = () => run(() => activities.nextTransaction({ server: source }));
+    const older = login('grafana', 'metricity', 'SELECT pg_current_xact_id(); SELECT pg_sleep(8)');
+    let meanwhile = '';
+    await expect
+      .poll(
+        async () => {
+          await servers.sql(sourcePod, 'site', 'SELECT pg_current_xact_id()');
+          return (meanwhile = await next());
+        },
+        { timeout: 7000 },
+      )
+      .toMatch(/:\d+$/);
+    expect(await older).toMatch(/^\d+$/);
+    expect(await next()).not.toBe(meanwhile);
+  });
+
+  it('waits for another attempt that is changing the fence', async () => {
+    const { sourcePod } = servers;
+    const order: string[] = [];
+    const other = servers
+      .run(sourcePod, 'exec 9<"$(dirname "$1")"; flock 9; touch /tmp/locked; sleep 3', facts.hbaFile)
+      .then(() => order.push('other'));
+    await expect.poll(() => servers.run(sourcePod, 'ls /tmp')).toContain('locked');
+    await fence();
+    order.push('fence');
+    await other;
+    expect(order).toEqual(['other', 'fence']);
   });
 
   it('renews the fence for another address, and refuses another upgrade’s', async () => {
@@ -225,7 +276,8 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     const arg = { world, from: overTcp, compression: 'zstd' as const, estimateBytes: facts.bytes, name: 'dump-1' };
     before = await fingerprint(overTcp, 'source-1');
     dumped = await run(() => activities.dump(arg), { heartbeats });
-    expect(heartbeats).toContainEqual(expect.objectContaining({ what: 'dump', unit: 'bytes' }));
+    const done = heartbeats.map((beat) => Object(beat)).filter(({ what, unit }) => what === 'dump' && unit === 'bytes');
+    expect(done.at(-1)?.done).toBeGreaterThan(500_000);
     expect(dumped).toMatchObject({ path: '/pgleap/dump-1.sql.zst', sha512: expect.stringMatching(/^[0-9a-f]{128}$/) });
     expect((await servers.run(servers.candidate.pod, 'sha512sum < "$1"', dumped.path)).slice(0, 128)).toBe(
       dumped.sha512,
@@ -478,6 +530,17 @@ ${canary} is no statement;
     expect(await login('site', 'site')).toBe('1');
     await lift();
     expect(await statOf(facts.hbaFile)).toBe(hbaBefore);
+
+    // With a wrong line the server does not read what came back, and goes on with the fence.
+    await servers.run(servers.sourcePod, 'cp -p "$1" /tmp/hba && echo "host nonsense" >>"$1"', facts.hbaFile);
+    const { checks } = await inspect();
+    expect(checks.find(({ id }) => id === 'source.hba-valid')?.status).toBe('FAILED');
+    await fence();
+    const words = await failureOf(lift(), 'CommandFailed', secrets);
+    expect(words.message).toMatch(/line \d+: end-of-line before/);
+    await servers.run(servers.sourcePod, 'cp -p /tmp/hba "$1"', facts.hbaFile);
+    await lift();
+    expect(await login('site', 'site')).toBe('1');
   });
 
   it('observes sessions, transactions and probes', async () => {
@@ -535,7 +598,21 @@ ${canary} is no statement;
     await expect
       .poll(async () => (await began().catch(() => life)) !== life, { timeout: 60_000, interval: 500 })
       .toBe(true);
-    expect((await fingerprint(target, 'again')).sha512).not.toBe(first.sha512);
+    const second = await fingerprint(target, 'again');
+    expect(second.sha512).not.toBe(first.sha512);
+    // One process that crashes takes the others with it, and the rows of unlogged tables; the postmaster stays.
+    const crashed = await servers.sql(
+      target.pod,
+      'postgres',
+      `CREATE TABLE lost_again (a int); SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'`,
+    );
+    await servers.run(target.pod, 'kill -KILL "$1"', crashed.trim());
+    await expect
+      .poll(async () => (await fingerprint(target, 'again').catch(() => second)).sha512, {
+        timeout: 60_000,
+        interval: 500,
+      })
+      .not.toBe(second.sha512);
   });
 
   it('says so when what lay on the scratch volume is gone', async () => {

@@ -2,7 +2,7 @@ import type { KubeConfig } from '@kubernetes/client-node';
 import type { PodRef, ServerRef } from '../../domain/facts.ts';
 import { poll } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
-import { sqlJson } from '../postgres/psql.ts';
+import { lifeBegan, sqlJson } from '../postgres/psql.ts';
 import type { Kube, Resource } from './client.ts';
 import { execInPod } from './exec.ts';
 import { podRef, troubleOf } from './workloads.ts';
@@ -11,6 +11,7 @@ export interface Answer {
   versionNum: number;
   /** What the running server took for listen_addresses; empty while it is fenced. */
   listenAddresses: string;
+  /** Of its present life, in seconds since 1970. */
   began: string;
 }
 
@@ -23,7 +24,7 @@ const look = `
     'versionNum', current_setting('server_version_num')::int,
     'listenAddresses', current_setting('listen_addresses'),
     'pid', split_part(pg_read_file('postmaster.pid'), E'\\n', 1),
-    'began', pg_postmaster_start_time())
+    'began', extract(epoch FROM ${lifeBegan})::text)
 `;
 
 /** How long a server that is not the container's first process must have been the same one. */

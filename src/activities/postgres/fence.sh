@@ -5,6 +5,12 @@ original="$hba.pgleap-$upgrade"
 # Before anything is looked at: what is found must still be so when it is changed.
 lines=$(input "$bytes")
 
+# An attempt that nobody waits for any more may be in the middle of it.
+if command -v flock >/dev/null; then
+  exec 9<"$(dirname "$hba")"
+  timeout 8 flock 9 || { say "another attempt is changing $hba"; exit 75; }
+fi
+
 header() { head -n 1 "$hba"; }
 digest() { sha256sum <"$1" | cut -d' ' -f1; }
 mine="# pgleap fence $upgrade "

@@ -52,11 +52,7 @@ export async function fenceSource(
   const lines = fenceLines(source.superuser, candidateIp, readOnlyLogins);
   const raised = await changeHba(kc, source, 'raise', hbaFile, world.upgradeId, lines);
   const hba = raised.replace('raised ', '');
-  const wrong = await sqlJson<string[]>(
-    kc,
-    source,
-    `SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), '[]') FROM pg_hba_file_rules WHERE error IS NOT NULL`,
-  );
+  const wrong = await wrongLines(kc, source);
   if (wrong.length > 0) {
     await changeHba(kc, source, 'lift', hbaFile, world.upgradeId, '');
     throw fail(
@@ -93,6 +89,20 @@ export async function fenceSource(
   return { ended: [...ended].sort().slice(0, 20), endedCount: ended.size, at, hba };
 }
 
+/** A transaction that was prepared outlives its session, no dump holds it, and its coordinator would not find it in the target. */
+export async function assertNothingPrepared(kc: KubeConfig, source: ServerRef): Promise<void> {
+  const prepared = await sqlJson<string[]>(
+    kc,
+    source,
+    `SELECT coalesce(json_agg(format('%s in %s', gid, database)), '[]') FROM pg_prepared_xacts`,
+  );
+  if (prepared.length === 0) return;
+  throw fail(
+    'SourceNotQuiet',
+    `prepared transactions are left behind the fence: ${firstOf(prepared).join(', ')}; COMMIT PREPARED or ROLLBACK PREPARED each in its database, as its coordinator decided`,
+  );
+}
+
 /**
  * Puts the original pg_hba.conf back, byte for byte, with its mode and owner. Without a fence there is nothing to do. What
  * the candidate still does here is ended first: the locks of a dump that nobody waits for must not stand in services' way.
@@ -105,7 +115,23 @@ export async function liftFence(kc: KubeConfig, source: ServerRef, hbaFile: stri
      WHERE application_name = 'pgleap' AND usename = current_user AND client_addr IS NOT NULL`,
   );
   await changeHba(kc, source, 'lift', hbaFile, upgradeId, '');
+  const wrong = await wrongLines(kc, source);
+  if (wrong.length > 0) {
+    throw fail(
+      'CommandFailed',
+      `${hbaFile} is as it was before, but the source does not accept it and keeps the fence: ${wrong.join('; ')}; put these lines right`,
+    );
+  }
   await reload(kc, source);
+}
+
+/** What is wrong in pg_hba.conf as it lies there. With one wrong line the server reads none of it, and says so in its log only. */
+async function wrongLines(kc: KubeConfig, source: ServerRef): Promise<string[]> {
+  return await sqlJson<string[]>(
+    kc,
+    source,
+    `SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), '[]') FROM pg_hba_file_rules WHERE error IS NOT NULL`,
+  );
 }
 
 async function changeHba(

@@ -11,7 +11,7 @@ import { annotations, marked, podRef, podsOf } from '../kubernetes/workloads.ts'
 import type { PostgresActivities, PreflightActivities, UndoActivities } from '../types.ts';
 import { checkCandidate } from './candidate.ts';
 import { dump, fingerprint } from './dump.ts';
-import { fenceSource, liftFence } from './fence.ts';
+import { assertNothingPrepared, fenceSource, liftFence } from './fence.ts';
 import { importDump } from './import.ts';
 import { inspectSource } from './inspect.ts';
 import { analyze, nextTransaction, observeDatabase, otherSessions, tryLogins } from './observe.ts';
@@ -41,7 +41,9 @@ export function createPostgresActivities({
     },
     fenceSource: async (arg) => {
       await recorded(arg.world, arg.source.pod);
-      return await fenceSource(kc, arg);
+      const fence = await fenceSource(kc, arg);
+      await assertNothingPrepared(kc, arg.source);
+      return fence;
     },
     dump: async (arg) => {
       await recorded(arg.world, arg.from.pod);
@@ -109,7 +111,7 @@ const sourceSql = `
 SELECT json_build_object(
   'versionNum', current_setting('server_version_num')::int,
   'systemIdentifier', (SELECT system_identifier::text FROM pg_control_system()),
-  'nextTransaction', pg_snapshot_xmax(pg_current_snapshot())::text,
+  'nextTransaction', pg_current_snapshot()::text,
   'hba', encode(sha256(pg_read_binary_file(current_setting('hba_file'))), 'hex'))`;
 
 /**

@@ -6,7 +6,7 @@ import { fail, isFailure } from '../errors.ts';
 import { awaitJob, clearJob, noSpace, readJob, startJob, type JobState } from '../kubernetes/jobs.ts';
 import { isDataGone } from '../kubernetes/server.ts';
 import type { Progress } from '../types.ts';
-import { script, serverArgs, sqlJson } from './psql.ts';
+import { lifeBegan, script, serverArgs, sqlJson } from './psql.ts';
 
 /** Name of a job, or of a file beside it: what callers give may hold anything. */
 export function fileName(...parts: string[]): string {
@@ -21,7 +21,7 @@ export async function lifeOf(kc: KubeConfig, server: ServerRef): Promise<string>
   return await sqlJson<string>(
     kc,
     server,
-    `SELECT to_json(floor(extract(epoch FROM pg_postmaster_start_time()))::bigint::text)`,
+    `SELECT to_json(floor(extract(epoch FROM ${lifeBegan}) * 1000)::bigint::text)`,
   );
 }
 

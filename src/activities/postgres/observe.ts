@@ -34,9 +34,12 @@ async function sessionsOf(kc: KubeConfig, server: ServerRef): Promise<{ login: s
   return await sqlJson<{ login: string; name: string }[]>(kc, server, sessionsSql);
 }
 
-/** Asking takes no transaction id itself. */
+/**
+ * The server's snapshot: the next transaction id, and which before it have not ended. One of those may commit later without
+ * moving the next one. Asking takes no id itself.
+ */
 export async function nextTransaction(kc: KubeConfig, server: ServerRef): Promise<string> {
-  return await sqlJson<string>(kc, server, 'SELECT to_json(pg_snapshot_xmax(pg_current_snapshot())::text)');
+  return await sqlJson<string>(kc, server, 'SELECT to_json(pg_current_snapshot()::text)');
 }
 
 /** `user@database application from address`, for people: the first of them, and how many more. */

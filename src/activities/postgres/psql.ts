@@ -20,6 +20,13 @@ function read(file: string): string {
   return readFileSync(new URL(file, import.meta.url), 'utf8');
 }
 
+/**
+ * When a server's present life began. After a crash of one of its processes the postmaster stays, and begins all others anew, with
+ * unlogged tables emptied: the checkpointer tells.
+ */
+export const lifeBegan = `greatest(pg_postmaster_start_time(),
+  (SELECT max(backend_start) FROM pg_stat_activity WHERE backend_type = 'checkpointer'))`;
+
 /** First arguments of every script. */
 export function serverArgs(server: ServerRef): string[] {
   return [server.host ?? '', String(server.port), server.superuser];
