@@ -58,6 +58,7 @@ export function createWorld(knobs: Knobs) {
     image: 'postgres:16',
     source: 'running' as 'running' | 'stopped',
     fenced: false,
+    letIn: [] as string[],
     lease: null as string | null,
     candidate: null as number | string | null,
     scratch: false,
@@ -297,6 +298,7 @@ export function createWorld(knobs: Knobs) {
       law(atRest.reconcilers.length === reconcilers.length, 'services are looked at before the source is stopped');
       registered('restartSource');
       law(dumps.size > 0, 'the source is not stopped before a dump');
+      law(state.letIn.length === 0, 'nobody can write between the last look at the source and its stop');
       state.source = 'stopped';
     },
     replaceClaim: async ({ atRest, approvedUntil }) => {
@@ -353,7 +355,7 @@ export function createWorld(knobs: Knobs) {
             },
           ]
         : [{ id: 'candidate.login', status: 'PASSED', message: 'The candidate reaches the source.' }],
-    fenceSource: async ({ candidateIp, source }) => {
+    fenceSource: async ({ candidateIp, source, readOnlyLogins }) => {
       law(source.pod.uid === database.pod.uid, 'the source is asked in its pod of now');
       registered('liftSourceFence');
       law(atRestSeen, 'services are looked at before the source is fenced');
@@ -364,6 +366,7 @@ export function createWorld(knobs: Knobs) {
         'services are stopped before the source is fenced',
       );
       state.fenced = true;
+      state.letIn = readOnlyLogins;
       return { ended: ['app from 10.0.0.9'], endedCount: 1, at: new Date().toISOString(), hba: 'hba-before' };
     },
     dump: async ({ name, from }) => {
@@ -536,6 +539,7 @@ export function createWorld(knobs: Knobs) {
     liftSourceFence: async () => {
       law(state.source === 'running', 'the source runs before its fence is lifted');
       state.fenced = false;
+      state.letIn = [];
     },
     restartSource: async () => {
       law(

@@ -103,6 +103,7 @@ describe.concurrent('parked', () => {
     await upgrade.resolve('rollback');
     expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
     oldWorldStands(upgrade);
+    await keepHistory(upgrade.handle, 'changed-before-halt');
   });
 
   test('a source that changed while halt was parked is not halted', async () => {

@@ -32,6 +32,7 @@ const ways = [
   'undo-aborted',
   'parked-in-every-phase',
   'parked-and-rolled-back',
+  'changed-before-halt',
   'retried-by-policy',
   'downtime-exceeded',
   'aborted',

@@ -1,7 +1,8 @@
 /**
  * halt: the original volume is at rest.
  *
- * 1. Nobody has written since the backup: read-only services still had their logins. Begun again: the source of now.
+ * 1. Nobody has written since the backup: read-only services still had their logins, which are shut out now. Begun again: the
+ *    source of now.
  * 2. Seen that services are still at 0, the source's workload to 0.
  * 3. Pods gone, VolumeAttachment gone; the volume detached at the provider, unless the spec goes without a clone.
  *
@@ -13,7 +14,7 @@ import { phaseRow } from '../../domain/state.ts';
 import { act } from '../activities.ts';
 import { evenIfLost } from '../lost.ts';
 import { fingerprint } from './backup.ts';
-import { quietAgain } from './quiesce.ts';
+import { fence, quietAgain, readOnlyLogins } from './quiesce.ts';
 import { atRest, database, needed, note, now, resolved, runMark, source, willUndo, type Run } from '../run.ts';
 
 export async function halt(run: Run): Promise<void> {
@@ -55,6 +56,8 @@ async function stillAsBackedUp(run: Run): Promise<void> {
   const { tries } = phaseRow(run.status, 'halt');
   // A source that was restarted may be another pod now, at another address.
   if (tries > 1) await quietAgain(run);
+  // Between the look and the stop they could write once more.
+  if (readOnlyLogins(run).length > 0 && patched('halt-fences-all')) await fence(run, []);
   const next = await act('nextTransaction', 'see that nobody wrote since the backup', { server: source(run) });
   if (next === quietAt) return;
   const seen = await fingerprint(run, `source-halt-${tries}${runMark()}`);

@@ -100,7 +100,7 @@ async function quiesceOnce(run: Run): Promise<void> {
     services.map((service) => act('stopService', `stop ${service.namespace}/${service.name}`, { world, service })),
   );
 
-  await fence(run);
+  await fence(run, readOnlyLogins(run));
   const { at, ended, endedCount } = needed(run.gathered.fence, 'the fence');
   run.status.downtime.from ??= at;
   await journalOld(run);
@@ -114,8 +114,15 @@ async function quiesceOnce(run: Run): Promise<void> {
   );
 }
 
-/** Fences the source for everybody but the candidate of now; again when the candidate has got another address. */
-async function fence(run: Run): Promise<void> {
+/** Logins that the fence lets in. */
+export function readOnlyLogins(run: Run): string[] {
+  return resolved(run).plan.facts.cluster.services.flatMap(({ readOnly, login }) =>
+    readOnly && login !== null ? [login] : [],
+  );
+}
+
+/** Fences the source for everybody but the candidate of now and these; again when the candidate has got another address. */
+export async function fence(run: Run, logins: string[]): Promise<void> {
   const { world, plan } = resolved(run);
   const { hbaFile } = plan.facts.source;
   await willUndo(run, {
@@ -132,9 +139,7 @@ async function fence(run: Run): Promise<void> {
     source: source(run),
     hbaFile,
     candidateIp: needed(run.gathered.candidate, 'the candidate').podIp,
-    readOnlyLogins: plan.facts.cluster.services.flatMap(({ readOnly, login }) =>
-      readOnly && login !== null ? [login] : [],
-    ),
+    readOnlyLogins: logins,
   });
 }
 
@@ -145,7 +150,7 @@ async function fence(run: Run): Promise<void> {
 export async function quietAgain(run: Run): Promise<void> {
   await refreshSource(run);
   await candidateUp(run);
-  await fence(run);
+  await fence(run, readOnlyLogins(run));
   if (!patched('source-answers-again')) return;
   await act('nextTransaction', 'see that the source answers the candidate', { server: sourceFromCandidate(run) });
 }
