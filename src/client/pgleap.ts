@@ -168,21 +168,26 @@ command('report', 'The result, and the report with edited manifests as files.', 
 
 command(
   'recover',
-  'After an abort, a termination or the loss of Temporal: put the old world back, or finish reopening. Shows what it would do, and asks.',
+  'After an abort, a termination or the loss of Temporal: put the old world back, or finish reopening. Shows what it would do and what is left of the artifacts, and asks.',
   ['pgleap recover databases/postgres', 'pgleap recover databases/postgres --yes --json'],
 )
   .argument('<upgrade>', 'namespace/workload, or namespace/name of the journal')
-  .option('--yes', 'do it without asking')
+  .option('--yes', 'do it without asking, and without computing checksums of the artifacts first')
   .option(
     '--force',
     'where Temporal does not answer: you know that neither the workflow nor a worker of it runs any more',
   )
   .action(async (name: string, { json, yes, force }: Json & { yes?: boolean; force?: boolean }) => {
     const { findRecovery, recoveredText, recoveryText } = await import('./recover.ts');
-    const { recovery, run } = await findRecovery(name, { force: force ?? false });
+    const { filesText } = await import('./recover-artifacts.ts');
+    const { recovery, look, run } = await findRecovery(name, { force: force ?? false });
     if (!json) print(recoveryText(recovery));
+    const say = (text: string) => process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${text}\n`);
+    // Who has decided already does not wait for checksums: services are down.
+    const files = await look({ checksums: !yes, say });
+    if (!json && recovery.journal !== null) print(`\n${filesText(recovery.artifacts, files, Date.now())}`);
     if (!yes && (json || !process.stdin.isTTY || !(await confirm('\nDo it?')))) {
-      if (json) print(JSON.stringify({ changed: false, recovery }));
+      if (json) print(JSON.stringify({ changed: false, recovery, files }));
       else print('\nNothing was changed. To do it: the same with --yes.');
       return;
     }
@@ -191,8 +196,8 @@ command(
       writeSync(2, '\nInterrupted half-way. The same command goes on where it stopped.\n');
       process.exit(exitCodes.interrupted.code);
     });
-    const recovered = await run((text) => process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${text}\n`));
-    print(json ? JSON.stringify({ changed: true, recovery, ...recovered }) : `\n${recoveredText(recovered)}`);
+    const recovered = await run(say);
+    print(json ? JSON.stringify({ changed: true, recovery, files, ...recovered }) : `\n${recoveredText(recovered)}`);
     if (!recovered.ok) finish('differs');
   });
 

@@ -30,6 +30,7 @@ import { undoOrder, type RegisteredUndo } from '../domain/undo.ts';
 import { readWorkerConfig, type WorkerConfig } from '../worker/config.ts';
 import { finishReopening } from '../workflows/finish.ts';
 import { goBack, type Way } from '../workflows/go-back.ts';
+import { seeFiles, seldom, type SeenFile } from './recover-artifacts.ts';
 import { findRecoverable, workflowState } from './recoverable.ts';
 
 /** What a journal says, and what recovering would do. */
@@ -66,6 +67,8 @@ export interface Recovered {
 
 interface Found {
   recovery: Recovery;
+  /** What is left of the artifacts. Their checksums are computed only when asked for: a dump can be large. */
+  look: (arg: { checksums: boolean; say: (text: string) => void }) => Promise<SeenFile[]>;
   /** Does it. `say` is told of each step. */
   run: (say: (text: string) => void) => Promise<Recovered>;
 }
@@ -98,6 +101,15 @@ export async function findRecovery(name: string, { force }: { force: boolean }):
   };
   return {
     recovery,
+    look: async ({ checksums, say }) => {
+      if (recovery.artifacts === null || journal === null) return [];
+      try {
+        return await seeFiles(recovery.artifacts, old?.kept ?? [], checksums ? seldom(say) : null);
+      } catch (error) {
+        say(`The artifact folder cannot be listed: ${messageOf(error)}`);
+        return [];
+      }
+    },
     run: async (say) => {
       if (direction === 'finish' && old === null) {
         throw new UserError(
@@ -274,7 +286,7 @@ function wayWith(shared: SharedActivities, say: (text: string) => void): Way {
 
 /** The state and what would be done, for people. */
 export function recoveryText(recovery: Recovery): string {
-  const { upgradeId, workflowId, journal, startedAt, committedAt, direction, steps, artifacts, workflow } = recovery;
+  const { upgradeId, workflowId, journal, startedAt, committedAt, direction, steps, workflow } = recovery;
   if (journal === null) {
     return [
       `Upgrade ${upgradeId} of ${workflowId} has held the Lease since ${startedAt}, and has no open journal: nothing was begun, it was over, or`,
@@ -293,7 +305,6 @@ export function recoveryText(recovery: Recovery): string {
       : direction === 'finish'
         ? `The commit point was passed at ${committedAt}: services may have written since, so reopening is finished.`
         : `The commit point was passed at ${committedAt}, and going back nevertheless was begun.`,
-    artifacts === null ? 'Its artifact folder is not on this machine.' : `Artifacts: ${artifacts}`,
     '',
     direction === 'back' ? 'To put the old world back:' : 'To finish reopening:',
     ...steps.map(({ says, done }) => `  ${done ? 'done' : '  to'} ${says}`),

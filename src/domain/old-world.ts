@@ -1,5 +1,5 @@
 /** The world before the upgrade: what going back must end in, and the comparison that shows whether it did. */
-import type { BlockVolumeFact, DatabaseFact, PodRef, RouteFact, ServiceFact } from './facts.ts';
+import type { Artifact, BlockVolumeFact, DatabaseFact, PodRef, RouteFact, ServiceFact } from './facts.ts';
 import type { Spec } from './spec.ts';
 
 /** Kept in the journal, so that it can be put back, or left behind for good, without Temporal. Holds no secret. */
@@ -14,6 +14,8 @@ export interface OldWorld {
   maintenance: Spec['maintenance'] | null;
   /** Where artifacts lie, on the machine of the worker that keeps them. */
   artifacts: string;
+  /** What was copied there, as it was then; missing in journals of older versions. */
+  kept?: Artifact[];
   /** Longest downtime that the spec accepts, in milliseconds; null when it names none. */
   maxDowntimeMs: number | null;
   /** When the first service left its count; null before that. */

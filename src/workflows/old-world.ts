@@ -20,6 +20,7 @@ export function oldWorldOf(run: Run): OldWorld {
     routes: plan.facts.routes,
     maintenance: spec.maintenance ?? null,
     artifacts: plan.facts.artifacts.folder,
+    kept: gathered.artifacts,
     maxDowntimeMs: spec.maxDowntime === undefined ? null : milliseconds(spec.maxDowntime),
     downSince: status.downtime.from,
     hba: fence?.hba ?? null,

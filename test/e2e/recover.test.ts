@@ -3,6 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
+import type { SeenFile } from '../../src/client/recover-artifacts.ts';
 import { readSpecFile } from '../../src/client/spec-file.ts';
 import { describeUpgrade, planUpgrade, sendMessage } from '../../src/client/upgrades.ts';
 import type { Back } from '../../src/domain/old-world.ts';
@@ -68,9 +69,13 @@ test(
     expect(await recover(on, 7, '--yes')).toMatchObject({ ok: false, error: { exit: 'alreadyRunning' } });
     await terminate(on, halted);
     // The artifact folder cannot take its account of it, which must hold nothing else up.
-    const { recovery } = (await recover(on, 0)) as { recovery: { artifacts: string } };
+    const { recovery, files } = (await recover(on, 0)) as { recovery: { artifacts: string }; files: SeenFile[] };
+    const proof = ['dump.sql.zst', 'fingerprint-source.txt'];
+    const compared = (seen: SeenFile[]) => proof.map((one) => seen.find(({ name }) => name === one)?.compared);
+    expect(compared(files)).toEqual(['agrees', 'agrees']);
     await mkdir(path.join(recovery.artifacts, 'recover.json'));
     const back = await recover(on, 0, '--yes');
+    expect(compared(back['files'] as SeenFile[])).toEqual(['unchecked', 'unchecked']);
     expect(back).toMatchObject({ ok: true, outcome: 'rolled-back', differences: [], report: null });
     expect(await oldWorld(scene)).toEqual(before);
 

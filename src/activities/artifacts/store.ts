@@ -5,6 +5,7 @@ import path from 'node:path';
 import type { Artifact, World } from '../../domain/facts.ts';
 import { beat } from '../context.ts';
 import { fail } from '../errors.ts';
+import type { Progress } from '../types.ts';
 
 export interface ArtifactStore {
   /** Absolute. */
@@ -79,8 +80,12 @@ export async function makeFolder(store: ArtifactStore, folder: string): Promise<
   await syncFolder(store.folder);
 }
 
-/** SHA-512 of a file, streamed; heartbeats as it goes, under the name `what` if there is one. */
-export async function sha512OfFile(file: string, what?: string): Promise<{ bytes: number; sha512: string }> {
+/** SHA-512 of a file, streamed; heartbeats as it goes, or tells who else wants to know, under the name `what` if there is one. */
+export async function sha512OfFile(
+  file: string,
+  what?: string,
+  tell: (progress: Progress) => void = beat,
+): Promise<{ bytes: number; sha512: string }> {
   const total = (await sizeOf(file)) ?? null;
   const hash = createHash('sha512');
   let done = 0;
@@ -92,7 +97,7 @@ export async function sha512OfFile(file: string, what?: string): Promise<{ bytes
       if (bytesRead === 0) break;
       hash.update(room.subarray(0, bytesRead));
       done += bytesRead;
-      if (what !== undefined) beat({ what, done, total, unit: 'bytes' });
+      if (what !== undefined) tell({ what, done, total, unit: 'bytes' });
     }
   } finally {
     await handle.close();
