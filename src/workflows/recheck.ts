@@ -17,9 +17,13 @@ import { resolved, show, stop, type Run } from './run.ts';
  * be looked at, or a check that FAILED only now, parks it.
  */
 export async function planStillHolds(run: Run): Promise<boolean> {
-  const { spec, plan } = resolved(run);
+  const { spec, plan, world } = resolved(run);
   const facts = await insist(run, 'maintain', async () =>
-    stillSeen(await act('inspectCluster', 'see that the plan still holds', { spec }), plan.facts.cluster),
+    stillSeen(
+      await act('inspectCluster', 'see that the plan still holds', { spec }),
+      plan.facts.cluster,
+      world.upgradeId,
+    ),
   );
   const changed = changedSince(plan.facts.cluster, facts);
   if (changed.database) {
@@ -48,14 +52,17 @@ export async function planStillHolds(run: Run): Promise<boolean> {
  * What prepare brought about, which preflight takes for another upgrade's: Lease and journal, and in the quotas the very
  * candidate and scratch volume that they were to leave room for.
  */
-const ownTraces = new Set(['kube.lease', 'kube.leftover', 'kube.quota']);
+function isOwnTrace({ id, message }: Check, upgradeId: string): boolean {
+  return id === 'kube.lease' || id === 'kube.quota' || (id === 'kube.leftover' && message.includes(upgradeId));
+}
 
 /** The facts; throws what is in the way of them, or what would have refused the upgrade had preflight seen it. */
 function stillSeen(
   { facts, checks }: { facts: ClusterFacts | null; checks: Check[] },
   planned: ClusterFacts,
+  upgradeId: string,
 ): ClusterFacts {
-  const failed = checks.filter(({ id, status }) => status === 'FAILED' && !ownTraces.has(id));
+  const failed = checks.filter((check) => check.status === 'FAILED' && !isOwnTrace(check, upgradeId));
   // Another database is no question to anybody, whatever else is said of it.
   if (facts !== null && (failed.length === 0 || changedSince(planned, facts).database)) return facts;
   const lines = failed.map(({ id, message, remedy = '' }) => `${id}: ${message} ${remedy}`.trim());
