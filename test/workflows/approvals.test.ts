@@ -1,6 +1,7 @@
 /** Whose yes opens a gate, through the real workflow: several people, other facts, time that passes. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { GateName } from '../../src/domain/phases.ts';
 import { gateRow } from '../../src/domain/state.ts';
 import { allAuto, failure, oldWorldStands, refusal } from './expectations.ts';
 import type { ActivityName } from './fake-world.ts';
@@ -20,7 +21,7 @@ async function expectAskedAgain(
   held: { release(): void },
   next: ActivityName,
 ): Promise<void> {
-  await delay(1000);
+  await delay(4500);
   held.release();
   await upgrade.until(
     (status) => gateRow(status, gate).state === 'open' && status.notes.some((note) => note.includes('lapsed')),
@@ -31,7 +32,7 @@ async function expectAskedAgain(
   expect(upgrade.world.broken).toEqual([]);
 }
 
-function open(upgrade: Upgrade, gate: 'begin' | 'replace' | 'reopen') {
+function open(upgrade: Upgrade, gate: GateName) {
   return upgrade.until((status) => gateRow(status, gate).state === 'open');
 }
 
@@ -128,7 +129,7 @@ describe.concurrent('approvals', () => {
   });
 
   test('an approval that waited too long for a look at the world is asked for again', async () => {
-    const upgrade = await harness.start({ spec: { approvalLasts: '500ms', gates: { ...allAuto, begin: {} } } });
+    const upgrade = await harness.start({ spec: { approvalLasts: '4s', gates: { ...allAuto, begin: {} } } });
     await open(upgrade, 'begin');
     const look = upgrade.world.hold('inspectCluster');
     await upgrade.answer('begin');
@@ -138,7 +139,7 @@ describe.concurrent('approvals', () => {
   });
 
   test('an approval that waited too long for the clone is asked for again', async () => {
-    const upgrade = await harness.start({ spec: { approvalLasts: '500ms', gates: { ...allAuto, replace: {} } } });
+    const upgrade = await harness.start({ spec: { approvalLasts: '4s', gates: { ...allAuto, replace: {} } } });
     const clone = upgrade.world.hold('awaitClone');
     await clone.arrived;
     await upgrade.answer('replace');
@@ -149,7 +150,7 @@ describe.concurrent('approvals', () => {
   /** Parks by a failure of `name`, and retries when the yes has lapsed. */
   async function retriedLate(upgrade: Upgrade, name: ActivityName, after: boolean): Promise<void> {
     upgrade.world.failOn(name, 'NotStopped', 1, after);
-    await upgrade.answer(name === 'replaceClaim' ? 'replace' : 'reopen');
+    await upgrade.answer(name === 'replaceClaim' ? 'replace' : name === 'removeOriginal' ? 'cleanup' : 'reopen');
     await upgrade.parked();
     await delay(4500);
     await upgrade.resolve('retry');
@@ -178,6 +179,19 @@ describe.concurrent('approvals', () => {
     await upgrade.answer('reopen', 'reject');
     expect(await upgrade.handle.result()).toMatchObject({ outcome: 'rolled-back' });
     oldWorldStands(upgrade);
+  });
+
+  test.each(['approve', 'reject'] as const)('phase cleanup that parked asks again: %s', async (answer) => {
+    const upgrade = await harness.start({ spec: { approvalLasts: '4s', gates: { ...allAuto, cleanup: {} } } });
+    await retriedLate(upgrade, 'removeOriginal', false);
+    const { notes } = await open(upgrade, 'cleanup');
+    expect(notes.at(-1)).toContain('gate cleanup has lapsed');
+    expect(upgrade.world.state.originalVolume).toBe(true);
+    await upgrade.answer('cleanup', answer);
+    expect((await upgrade.handle.result()).ok).toBe(true);
+    expect(upgrade.world.state.originalVolume).toBe(answer === 'reject');
+    expect(upgrade.world.broken).toEqual([]);
+    if (answer === 'approve') await keepHistory(upgrade.handle, 'lapsed-in-cleanup');
   });
 
   test('what was approved and is done already is not asked for again', async () => {

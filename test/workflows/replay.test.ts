@@ -22,6 +22,7 @@ const ways = [
   'lapsed-at-replace',
   'lapsed-in-replace',
   'lapsed-in-reopen',
+  'lapsed-in-cleanup',
   // Preflight changes nothing, and cleanup cannot be undone: before it there is its gate.
   ...phases.flatMap(({ name }) => (name === 'preflight' || name === 'cleanup' ? [] : [`rolled-back-in-${name}`])),
   'rolled-back-at-cleanup',
