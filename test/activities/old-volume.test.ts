@@ -9,7 +9,14 @@ import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { seeRebound } from '../../src/activities/kubernetes/old-volume.ts';
 import type { SharedActivities } from '../../src/activities/types.ts';
 import { readSpecFile } from '../../src/client/spec-file.ts';
-import type { BlockVolumeFact, ClusterFacts, NewClaimFact, SourceFacts, World } from '../../src/domain/facts.ts';
+import type {
+  BlockVolumeFact,
+  ClusterFacts,
+  NewClaimFact,
+  ServerRef,
+  SourceFacts,
+  World,
+} from '../../src/domain/facts.ts';
 import { differencesText, type OldWorld } from '../../src/domain/old-world.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import { compare, type Way } from '../../src/workflows/go-back.ts';
@@ -40,6 +47,8 @@ let source: SourceFacts;
 let volume: BlockVolumeFact;
 let cloneLabel: string;
 let made: NewClaimFact;
+/** Of `pg_hba.conf` before the fence took its place. */
+let hba: string;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-old-volume-'));
@@ -52,7 +61,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true, maxRetries: 5 });
 }, 60_000);
 
-/** Up to a replaced volume, with a clone of the old one. */
+/** Up to a replaced volume, with a clone of the old one: both with the fence that the source was stopped with. */
 beforeEach(async () => {
   count += 1;
   const startedAt = new Date().toISOString();
@@ -72,6 +81,12 @@ beforeEach(async () => {
     activities.beginJournal({ world, workflowId: 'pgleap/databases/postgres', planHash: '', summary: '' }),
   );
   await run(() => activities.setReclaimPolicy({ world, volume: database.volume, policy: 'Retain' }));
+  const { superuser, port, pod } = database;
+  const server: ServerRef = { role: 'source', pod, superuser, host: null, port };
+  const { hbaFile } = source;
+  ({ hba } = await run(() =>
+    activities.fenceSource({ world, source: server, hbaFile, candidateIp: '192.0.2.1', readOnlyLogins: [] }),
+  ));
   await run(() => activities.haltDatabase({ world, database, atRest }));
   await run(() => activities.awaitDetached({ world, volume }));
   const clone = await run(() => activities.startClone({ world, volume, label: cloneLabel }));
@@ -89,7 +104,7 @@ async function boundVolume() {
 function oldWorld(): OldWorld {
   const { systemIdentifier } = source;
   const { database, services } = facts;
-  return oldWorldOf(database, { volume, cloneLabel, systemIdentifier, services, artifacts: folder });
+  return oldWorldOf(database, { volume, cloneLabel, systemIdentifier, services, hba, artifacts: folder });
 }
 
 /** Looks once, as both who go back do. */
@@ -107,13 +122,21 @@ const way: Pick<Way, 'look' | 'all'> = {
 async function startAndCompare(): Promise<string[]> {
   const { database } = facts;
   await run(() => activities.restartSource({ world, database }));
-  const seen = await run(() => activities.seeSource({ world, database }));
-  expect(seen.systemIdentifier).toBe(source.systemIdentifier);
+  const { pod } = await run(() => activities.seeSource({ world, database }));
+  const remote = `SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND client_addr IS NOT NULL`;
+  const sessions = async () =>
+    Number(await runInPod(kube.kc, pod, ['psql', '-qAtX', '-U', database.superuser, '-d', 'postgres', '-c', remote]));
+  expect(await sessions()).toBe(0);
+  expect(await differences([])).toEqual(expect.arrayContaining([expect.stringMatching(/^pg_hba.conf: was /)]));
+  await run(() => activities.liftSourceFence({ world, database, hbaFile: source.hbaFile }));
   await run(() => activities.restoreReclaimPolicy({ world, volume: database.volume }));
-  await expect
-    .poll(async () => (await kube.get('Deployment', database.workload)).status?.readyReplicas, { timeout: 30_000 })
-    .toBe(1);
-  return differencesText(await run(() => activities.compareOldWorld({ world, old: oldWorld() })));
+  // The services themselves log in again.
+  await expect.poll(sessions, { timeout: 60_000 }).toBeGreaterThan(0);
+  return differences();
+}
+
+async function differences(services = facts.services): Promise<string[]> {
+  return differencesText(await compare(way, world, { ...oldWorld(), services }, []));
 }
 
 test('the original volume by its own PV; whatever is not as it was is named, one thing after the other', async () => {
@@ -130,20 +153,19 @@ test('the original volume by its own PV; whatever is not as it was is named, one
   const route = routes[0];
   if (!route) throw new Error('no route');
   const undo = { id: 'r', phase: 'maintain', says: '', activity: 'restoreRoute', last: false, done: true } as const;
-  const { hba } = await run(() => activities.seeSource({ world, database }));
-  const old = { ...oldWorld(), maintenance, routes, hba };
-  const differences = async (services = old.services) =>
+  const old = { ...oldWorld(), maintenance, routes };
+  const differing = async (services = old.services) =>
     differencesText(await compare(way, world, { ...old, services }, [{ ...undo, args: { world, route, script } }]));
   const inServer = async (...argv: string[]) =>
     runInPod(kube.kc, (await run(() => activities.seeSource({ world, database }))).pod, argv);
   const alter = (sql: string) => inServer('psql', '-qX', '-U', database.superuser, '-d', 'postgres', '-c', sql);
-  expect(await differences()).toEqual([]);
+  expect(await differing()).toEqual([]);
 
   const site = { namespace: 'web', name: 'site' };
   const cron = { namespace, name: 'blackbox' };
   await kube.patch('Deployment', site, { spec: { replicas: 1 } });
   await kube.patch('CronJob', cron, { spec: { suspend: true } });
-  expect(await differences()).toEqual([
+  expect(await differing()).toEqual([
     expect.stringMatching(/^Deployment web\/site: was 2 replicas, is 1 replicas/),
     'CronJob databases/blackbox: was on, is suspended',
   ]);
@@ -153,15 +175,15 @@ test('the original volume by its own PV; whatever is not as it was is named, one
   const policy = (value: string) =>
     kube.patch('PersistentVolume', { name: database.volume.pv }, { spec: { persistentVolumeReclaimPolicy: value } });
   await policy('Recycle');
-  expect(await differences()).toEqual([`reclaim policy: was ${database.volume.reclaimPolicy}, is Recycle`]);
+  expect(await differing()).toEqual([`reclaim policy: was ${database.volume.reclaimPolicy}, is Recycle`]);
   await policy(database.volume.reclaimPolicy);
 
   await inServer('sh', '-c', 'echo "# by hand" >>"$PGDATA/pg_hba.conf"');
-  expect(await differences()).toEqual([expect.stringMatching(/^pg_hba.conf: was /)]);
+  expect(await differing()).toEqual([expect.stringMatching(/^pg_hba.conf: was /)]);
   await inServer('sed', '-i', '$d', source.hbaFile);
 
   await run(() => activities.setRoute({ world, route, script }));
-  expect(await differences()).toEqual([
+  expect(await differing()).toEqual([
     expect.stringMatching(/^route .*: was .*, is /),
     expect.stringMatching(/^the site over HTTP: not seen/),
   ]);
@@ -178,7 +200,7 @@ test('the original volume by its own PV; whatever is not as it was is named, one
       { strategic: true },
     );
   await image('postgres:18');
-  expect(await differences([])).toEqual([
+  expect(await differing([])).toEqual([
     `image of Deployment databases/postgres: was ${database.image}, is postgres:18`,
     expect.stringMatching(/^pod template of Deployment databases\/postgres: was /),
     'replicas of Deployment databases/postgres: was 1, is 0',
@@ -186,7 +208,7 @@ test('the original volume by its own PV; whatever is not as it was is named, one
   ]);
   await image(database.image);
   await run(() => activities.restartSource({ world, database }));
-  expect(await differences([])).toEqual(['takes logins over TCP: was yes, is no']);
+  expect(await differing([])).toEqual(['takes logins over TCP: was yes, is no']);
   await alter('ALTER SYSTEM RESET listen_addresses');
   await run(() => activities.haltDatabase({ world, database, atRest }));
   await run(() => activities.restartSource({ world, database }));
@@ -197,7 +219,7 @@ test('the original volume by its own PV; whatever is not as it was is named, one
     expect.stringMatching(/^reclaim policy: /),
     `system identifier: was 7, is ${source.systemIdentifier}`,
   ]);
-  expect(await differences()).toEqual([]);
+  expect(await differing()).toEqual([]);
   await run(() => activities.removeClone({ world, source: volume, label: cloneLabel }));
 }, 300_000);
 
