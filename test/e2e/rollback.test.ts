@@ -2,9 +2,11 @@ import { expect, test } from 'vitest';
 import { readSpecFile } from '../../src/client/spec-file.ts';
 import { messageOf } from '../../src/activities/errors.ts';
 import { planUpgrade, sendMessage, upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
-import { openGate } from '../../src/domain/state.ts';
+import type { Plan } from '../../src/domain/plan.ts';
+import { openGate, type UpgradeResult } from '../../src/domain/state.ts';
 import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
-import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
+import { takeSnapshot, type Scene } from '../../src/sandbox/demo/snapshot.ts';
+import { between } from '../support/world.ts';
 import { answer, artifactText, raiseStage, reachGate, start } from './stage.ts';
 import { expectUpgraded, oldWorld, sceneOf, upgradeAll } from './world.ts';
 
@@ -34,6 +36,65 @@ test(
     await expectUpgraded(on, again, second.before, second.scene);
   },
 );
+
+test(
+  `${between}, with the original’s PV deleted, and then its volume: back on that volume, and then on its clone`,
+  { timeout: 900_000 },
+  async () => {
+    const on = await raiseStage(between, 5);
+    await on.startWorker();
+    const { input } = await readSpecFile(on.sandbox.upgradeSpec);
+    const scene = sceneOf(on, await planUpgrade(on.session, input));
+    const before = await apart(scene);
+
+    /** To gate reopen, where the source has been stopped for long, and back from there. */
+    async function backWithout(destroy: (plan: Plan | null) => Promise<void>): Promise<UpgradeResult> {
+      const rejected = await start(on);
+      await answer(on, rejected, 'begin');
+      await answer(on, rejected, 'replace');
+      await destroy((await reachGate(on, rejected, 'reopen')).plan);
+      await answer(on, rejected, 'reopen', 'reject');
+      const result = await upgradeResult(on.session, rejected);
+      expect(result).toMatchObject({ outcome: 'rolled-back', servicesRestored: true, routesRestored: true });
+      expect(result.back?.compared.find(({ what }) => what === 'fingerprint')?.equal).toBe(true);
+      // A visitor's row is written by a service that logged in over TCP.
+      const { acknowledged } = on.visitor.visits;
+      const known = acknowledged.length;
+      await expect.poll(() => acknowledged.length, { timeout: 60_000 }).toBeGreaterThan(known);
+      expect((await countAcknowledged(scene, acknowledged)).missing).toBe(0);
+      return result;
+    }
+
+    const { back: onOriginal } = await backWithout(async (plan) => {
+      const name = plan?.facts?.cluster.database.volume.pv ?? '';
+      await on.access.core.deletePersistentVolume({ name });
+    });
+    expect(onOriginal).toMatchObject({ volume: 'original-static', cloneKept: null });
+    const first = await apart(scene);
+    expect(first.rest).toEqual(before.rest);
+    expect(first.volume).toEqual({ ...before.volume, policy: 'Retain', uid: expect.any(String) });
+    expect(first.volume.uid).not.toBe(before.volume.uid);
+
+    const { back: onClone } = await backWithout(async (plan) => {
+      const { url, token } = on.sandbox.linode;
+      const at = `${url}/v4/volumes/${plan?.facts?.volume?.id}`;
+      expect((await fetch(at, { method: 'DELETE', headers: { authorization: `Bearer ${token}` } })).status).toBe(200);
+    });
+    expect(onClone).toMatchObject({ volume: 'clone' });
+    const second = await apart(scene);
+    expect(second.rest).toEqual(before.rest);
+    expect(second.volume.policy).toBe('Retain');
+    expect(second.volume.handle).not.toEqual(before.volume.handle);
+  },
+);
+
+/** The old world, and apart from it the volume that it is on. */
+async function apart(scene: Scene) {
+  const { volume, claim, ...rest } = await oldWorld(scene);
+  const { spec, labels } = claim as { spec: { volumeName?: string }; labels: unknown };
+  const { volumeName: _volumeName, ...lasting } = spec;
+  return { rest: { ...rest, claim: { ...lasting, labels } }, volume: volume as Record<string, unknown> };
+}
 
 test(
   '16, opened and written to: refused with counts, then back with what was lost counted and its volume kept',
