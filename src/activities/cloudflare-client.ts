@@ -1,7 +1,7 @@
 import { CancelledFailure } from '@temporalio/common';
 import Cloudflare, { APIError } from 'cloudflare';
 import { z } from 'zod';
-import { abortSignal } from './context.ts';
+import { abortSignal, requireLeave } from './context.ts';
 import { fail, isFailure, messageOf } from './errors.ts';
 import { retryAfterMs } from './retry-after.ts';
 
@@ -109,18 +109,21 @@ export function routesClient(config: CloudflareConfig): RoutesClient {
       return page.result.map(({ id, pattern, script }) => ({ id, pattern, script: script || null }));
     },
     async create(zone, pattern, script) {
+      await requireLeave();
       const body = { zone_id: zone, pattern, ...(script === null ? {} : { script }) };
       await call(`make the route ${pattern}`, zone, z.unknown(), (sdk, options) =>
         sdk.workers.routes.create(body, options),
       );
     },
     async replace(zone, id, pattern, script) {
+      await requireLeave();
       const body = { zone_id: zone, pattern, ...(script === null ? {} : { script }) };
       await call(`change the route ${pattern}`, zone, z.unknown(), (sdk, options) =>
         sdk.workers.routes.update(id, body, options),
       );
     },
     async remove(zone, id) {
+      await requireLeave();
       try {
         await call('remove the route', zone, z.unknown(), (sdk, options) =>
           sdk.workers.routes.delete(id, { zone_id: zone }, options),

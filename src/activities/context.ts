@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { asyncLocalStorage, type Context } from '@temporalio/activity';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Progress } from './types.ts';
@@ -55,6 +56,38 @@ export function mayWait(): boolean {
 /** Aborted when the activity is cancelled; undefined outside of Temporal. */
 export function abortSignal(): AbortSignal | undefined {
   return asyncLocalStorage.getStore()?.cancellationSignal;
+}
+
+/** How an activity that goes forward is told whether it still may, and when it was told so last. By the wall clock: no other counts while a machine is suspended. */
+interface Leave {
+  ask: () => Promise<void>;
+  askedAt: number;
+}
+const leaves = new AsyncLocalStorage<Leave>();
+/** How long a leave holds. Longer than most requests take, and less than it takes to replace a worker and go back. */
+const leaveMs = 5000;
+
+/** Runs what may change something only as long as `ask` does not throw. */
+export async function withLeave<T>(ask: () => Promise<void>, run: () => Promise<T>): Promise<T> {
+  return await leaves.run({ ask, askedAt: -Infinity }, async () => {
+    await requireLeave();
+    return await run();
+  });
+}
+
+/**
+ * Before each change: throws when the running activity may change nothing any more. It may have been frozen since it began,
+ * while another worker took over and went on to the end, or back. `anew`: asks also when it was told a moment ago.
+ */
+export async function requireLeave(anew = false): Promise<void> {
+  const leave = leaves.getStore();
+  if (leave === undefined || (!anew && Date.now() - leave.askedAt < leaveMs)) return;
+  do {
+    const now = Date.now();
+    await leave.ask();
+    leave.askedAt = now;
+    // Frozen while it asked.
+  } while (Date.now() - leave.askedAt >= leaveMs);
 }
 
 /** Sleeps; throws the cancellation's own error when the activity is cancelled meanwhile. */

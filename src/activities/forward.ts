@@ -1,4 +1,4 @@
-import { beating } from './context.ts';
+import { beating, withLeave } from './context.ts';
 import type { Kube } from './kubernetes/client.ts';
 import { requireMayChange, requireNotOver } from './kubernetes/journal.ts';
 import type { SharedActivities } from './types.ts';
@@ -22,17 +22,18 @@ const forward = [
 ] as const satisfies (keyof SharedActivities)[];
 
 /**
- * The same activities, but those that go forward ask the journal first. An undo is written there before its change, and refused
+ * The same activities, but those that go forward ask the journal first, and again before each later change. An undo is written there before its change, and refused
  * when the upgrade is over or committed; a workflow that was reset to between the two would make the change all the same, to
  * services that are live.
  */
 export function askingJournal(kube: Kube, activities: SharedActivities): SharedActivities {
   const asking = (name: keyof SharedActivities, ask: (kube: Kube, world: World) => Promise<void>) => {
     const run = activities[name] as (arg: { world: World }) => Promise<unknown>;
-    const asked = async (arg: { world: World }) => {
-      await ask(kube, arg.world);
-      return await run(arg);
-    };
+    const asked = async (arg: { world: World }) =>
+      await withLeave(
+        () => ask(kube, arg.world),
+        () => run(arg),
+      );
     return [name, asked] as const;
   };
   const asked = [asking('takeLease', requireNotOver), ...forward.map((name) => asking(name, requireMayChange))];

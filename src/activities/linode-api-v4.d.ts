@@ -60,13 +60,14 @@ declare module '@linode/api-v4' {
   /** The one axios instance that all functions below use. */
   export const baseRequest: {
     interceptors: {
-      request: { use(change: (config: RequestConfig) => RequestConfig): number };
+      request: { use(change: (config: RequestConfig) => RequestConfig | Promise<RequestConfig>): number };
       response: { use(look: (response: Response) => Response): number };
     };
   };
 
   export interface RequestConfig {
     url?: string;
+    method?: string;
     timeout?: number;
     signal?: AbortSignal;
     headers: { set(name: string, value: string): void };

@@ -3,7 +3,7 @@ import { baseRequest } from '@linode/api-v4';
 import { CancelledFailure } from '@temporalio/common';
 import type { ApplicationFailure } from '@temporalio/common';
 import { z } from 'zod';
-import { abortSignal } from './context.ts';
+import { abortSignal, requireLeave } from './context.ts';
 import { fail, messageOf } from './errors.ts';
 import { retryAfterMs } from './retry-after.ts';
 
@@ -29,7 +29,8 @@ const calls = new AsyncLocalStorage<Call>();
  * The SDK has one axios instance for the whole process, absolute URLs in every request, no time-out, and interceptors
  * that only stack. So there is one interceptor, and what it puts in is the running call's own.
  */
-baseRequest.interceptors.request.use((request) => {
+baseRequest.interceptors.request.use(async (request) => {
+  if (request.method !== 'get') await requireLeave();
   const call = calls.getStore();
   const token = call?.config.token();
   if (call === undefined || token === undefined || token === '') {

@@ -2,7 +2,7 @@ import { KubeConfig } from '@kubernetes/client-node';
 import type { Client } from '@temporalio/client';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { expect, test, vi } from 'vitest';
-import { beat } from '../../src/activities/context.ts';
+import { beat, requireLeave, withLeave } from '../../src/activities/context.ts';
 import { createPostgresActivities } from '../../src/activities/postgres/index.ts';
 import type { Progress } from '../../src/activities/types.ts';
 
@@ -50,6 +50,32 @@ test('days of work leave room in the history for people', async () => {
   vi.useRealTimers();
   expect(signals.length).toBeGreaterThan(100);
   expect(signals.length).toBeLessThan(500);
+});
+
+test('a leave to change something is asked for again after some seconds, and when it took as long to be given', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  let asked = 0;
+  const ask = async () => {
+    asked += 1;
+    // As when the machine was suspended after the answer came.
+    if (asked === 3) vi.advanceTimersByTime(60_000);
+    await Promise.resolve();
+  };
+  const counts = await withLeave(ask, async () => {
+    const seen = [asked];
+    for (const [passed, anew] of [
+      [4000, false],
+      [4000, false],
+      [0, true],
+    ] as const) {
+      vi.advanceTimersByTime(passed);
+      await requireLeave(anew);
+      seen.push(asked);
+    }
+    return seen;
+  });
+  vi.useRealTimers();
+  expect(counts).toEqual([1, 1, 2, 4]);
 });
 
 test('a mere sign of life repeats the progress that was measured last', async () => {

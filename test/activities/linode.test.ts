@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { z } from 'zod';
+import { withLeave } from '../../src/activities/context.ts';
 import { fail } from '../../src/activities/errors.ts';
 import { linodeActivities, volumeId } from '../../src/activities/linode.ts';
 import type { LinodeActivities } from '../../src/activities/linode.ts';
@@ -170,6 +171,28 @@ describe('awaitDetached', () => {
 });
 
 describe('startClone and awaitClone', () => {
+  test('makes nothing where it may change nothing any more', async () => {
+    let over = false;
+    const ask = async () => {
+      if (over) throw fail('Refused', 'this upgrade is over');
+      await Promise.resolve();
+    };
+    // Frozen before it looks, until the upgrade has ended.
+    const late = make({
+      async assertWorld() {
+        over = true;
+        vi.useFakeTimers({ toFake: ['Date'] });
+        vi.advanceTimersByTime(60_000);
+        await Promise.resolve();
+      },
+    });
+    const made = run(() => withLeave(ask, () => late.startClone({ world, volume, label: cloneName() })));
+    await failureOf(made, 'Refused', [TOKEN]).finally(() => vi.useRealTimers());
+    expect(proxy.seen.filter((call) => call.includes(`/volumes/${volume.id}`))).toEqual([
+      `GET /v4/volumes/${volume.id}`,
+    ]);
+  });
+
   test('clones the bytes under the label, tags the clone, and adopts it when asked again', async () => {
     const clone = await run(() => activities.startClone({ world, volume, label: cloneName() }));
     expect(clone).toEqual({ id: expect.any(Number), label: cloneName(), sizeGb: 12, region: 'eu-central' });

@@ -2,9 +2,14 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { cloudflareActivities } from '../../src/activities/cloudflare.ts';
+import { askingJournal } from '../../src/activities/forward.ts';
 import type { Kube } from '../../src/activities/kubernetes/client.ts';
+import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { listJournals } from '../../src/activities/kubernetes/journal.ts';
+import { createServiceActivities } from '../../src/activities/kubernetes/services.ts';
 import type { SharedActivities } from '../../src/activities/types.ts';
 import type { ClusterFacts, RouteFact, ServerRef, ServiceFact, World } from '../../src/domain/facts.ts';
 import { specSchema } from '../../src/domain/spec.ts';
@@ -172,6 +177,74 @@ test('nor once it has begun to go back, nor without its journal', async () => {
   const at = { namespace, name: `pgleap-${world.upgradeId}-journal` };
   await kube.remove('ConfigMap', at, (await kube.get('ConfigMap', at)).metadata?.uid ?? '');
   for (const call of await Promise.allSettled(forward())) expect(call).toMatchObject({ reason: { type: 'NotFound' } });
+}, 120_000);
+
+/** Activities of a worker that is frozen before it looks, or before it changes what it saw, until it is thawed. */
+function frozenBefore(what: 'look' | 'change') {
+  const thawed = Promise.withResolvers<void>();
+  let held = 0;
+  const hold = async (at: typeof what) => {
+    if (at !== what) return;
+    held += 1;
+    await thawed.promise;
+  };
+  const slow: Kube = {
+    ...kube,
+    async get(kind, at) {
+      if (kind === 'Deployment' || kind === 'CronJob') await hold('look');
+      return await kube.get(kind, at);
+    },
+    async patch(...args) {
+      await hold('change');
+      return await kube.patch(...args);
+    },
+  };
+  const { token, url } = sandbox.address.cloudflare;
+  const frozen = askingJournal(kube, {
+    ...createServiceActivities(slow),
+    ...cloudflareActivities({ assertWorld: () => hold('look'), token: () => token, baseUrl: url }),
+    async fenceSource() {
+      await hold('look');
+      await runInPod(kube.kc, facts.database.pod, ['touch', '/tmp/late']);
+    },
+  } as unknown as SharedActivities);
+  return { frozen, held: () => held, thaw: thawed.resolve };
+}
+
+test('what was frozen before it looked asks the journal again before it changes anything', async () => {
+  const { frozen, held, thaw } = frozenBefore('look');
+  const arg = { world } as Parameters<SharedActivities['fenceSource']>[0];
+  const late = [
+    run(() => frozen.setRoute({ world, route, script })),
+    run(() => frozen.suspendCronJob({ world, service: service('blackbox') })),
+    run(() => frozen.stopService({ world, service: service('metricity') })),
+    run(() => frozen.fenceSource(arg)),
+  ];
+  await expect.poll(held).toBe(late.length);
+  await run(() => activities.closeJournal({ world, outcome: 'upgraded' }));
+  const before = await stands();
+  await delay(5100);
+  thaw();
+  await expectRefused(late, /this upgrade is over/);
+  expect(await stands()).toEqual(before);
+  await expect(runInPod(kube.kc, facts.database.pod, ['ls', '/tmp/late'])).rejects.toThrow(/No such file/);
+}, 120_000);
+
+test('what was frozen before it changed what it saw changes nothing of what is live since', async () => {
+  const { frozen, held, thaw } = frozenBefore('change');
+  const [cron, deployment] = [
+    { world, service: service('blackbox') },
+    { world, service: service('metricity') },
+  ];
+  const late = [run(() => frozen.suspendCronJob(cron)), run(() => frozen.stopService(deployment))];
+  await expect.poll(held).toBe(late.length);
+  await Promise.all([run(() => activities.suspendCronJob(cron)), run(() => activities.stopService(deployment))]);
+  await Promise.all([run(() => activities.resumeCronJob(cron)), run(() => activities.startService(deployment))]);
+  await run(() => activities.closeJournal({ world, outcome: 'upgraded' }));
+  const before = await stands();
+  thaw();
+  await expectRefused(late, /this upgrade is over/);
+  expect(await stands()).toEqual(before);
 }, 120_000);
 
 test('what stands in the journal of an upgrade under way is changed, and found as done', async () => {

@@ -20,7 +20,7 @@ import type {
   V2HorizontalPodAutoscaler,
 } from '@kubernetes/client-node';
 import type { Right } from '../../domain/rights.ts';
-import { abortSignal, mayWait, pause } from '../context.ts';
+import { abortSignal, mayWait, pause, requireLeave } from '../context.ts';
 import { isFailure } from '../errors.ts';
 import { fromResponse, notTheApi, reasonOf, unreachable } from './failures.ts';
 import {
@@ -117,8 +117,16 @@ export interface Kube {
     body: object,
     options?: { strategic?: boolean; dryRun?: boolean },
   ): Promise<Resource<K>>;
-  /** Deletes only the object of that uid; one that is gone already is no error. Does not wait. */
-  remove(kind: Kind, at: ObjectName, uid: string, options?: { graceSeconds?: number }): Promise<void>;
+  /**
+   * Deletes only the object of that uid; with a `resourceVersion` only if nobody changed it since: else Conflict. One that is gone
+   * already is no error. Does not wait.
+   */
+  remove(
+    kind: Kind,
+    at: ObjectName,
+    uid: string,
+    options?: { graceSeconds?: number; resourceVersion?: string | undefined },
+  ): Promise<void>;
   /** Any other path of the API, as JSON: versions, custom resources. undefined when it is not found. */
   read(path: string): Promise<unknown>;
   /** A JSON merge patch of the object at any other path: custom resources. Throws NotFound. */
@@ -200,7 +208,9 @@ export function createKube(kc: KubeConfig): Kube {
       }
       throw fromResponse(answer.code, answer.body, answer.headers, `${method} ${path}`);
     };
-    return method === HttpMethod.GET ? await patiently(once) : await once();
+    if (method === HttpMethod.GET) return await patiently(once);
+    await requireLeave();
+    return await once();
   }
 
   async function get<K extends Kind>(kind: K, at: ObjectName): Promise<Resource<K>> {
@@ -249,7 +259,7 @@ export function createKube(kc: KubeConfig): Kube {
       const body = {
         apiVersion: 'v1',
         kind: 'DeleteOptions',
-        preconditions: { uid },
+        preconditions: { uid, resourceVersion: options.resourceVersion },
         propagationPolicy: 'Background',
         ...(options.graceSeconds === undefined ? {} : { gracePeriodSeconds: options.graceSeconds }),
       };

@@ -5,7 +5,7 @@ import type { RequestOptions } from 'node:https';
 import type { Readable, Writable } from 'node:stream';
 import { WebSocket, type ClientOptions } from 'ws';
 import type { PodRef } from '../../domain/facts.ts';
-import { abortSignal } from '../context.ts';
+import { abortSignal, requireLeave } from '../context.ts';
 import { fail, messageOf } from '../errors.ts';
 import { fromResponse, unreachable } from './failures.ts';
 import { assertSamePod } from './pod.ts';
@@ -76,6 +76,7 @@ export async function execInPod(
   signal?.throwIfAborted();
   const where = `${pod.namespace}/${pod.name}`;
   await assertSamePod(kc, pod);
+  await requireLeave();
   const socket = await connect(kc, pod, argv, options.stdin !== undefined, signal);
   const stdout: Buffer[] = [];
   let stdoutBytes = 0;

@@ -4,7 +4,10 @@ import type { PodRef } from '../../domain/facts.ts';
 import { fail } from '../errors.ts';
 import { createKube, type Kube } from './client.ts';
 
-/** How long one look holds in an activity: polls and chunks come many a second, and a pod takes longer to be replaced. */
+/**
+ * How long one look holds in an activity: polls and chunks come many a second, and a pod takes longer to be replaced. By the wall
+ * clock, which goes on while a machine is suspended.
+ */
 const trustMs = 10_000;
 
 const clients = new WeakMap<KubeConfig, Kube>();
@@ -19,7 +22,7 @@ export async function assertSamePod(kc: KubeConfig, pod: PodRef, again = false):
   const activity = asyncLocalStorage.getStore();
   const known = activity === undefined ? new Map<string, number>() : (seen.get(activity) ?? new Map<string, number>());
   if (activity !== undefined) seen.set(activity, known);
-  if (!again && performance.now() - (known.get(pod.uid) ?? -Infinity) < trustMs) return;
+  if (!again && Date.now() - (known.get(pod.uid) ?? -Infinity) < trustMs) return;
   const kube = clients.get(kc) ?? createKube(kc);
   clients.set(kc, kube);
   const found = await kube.find('Pod', { namespace: pod.namespace, name: pod.name });
@@ -30,5 +33,5 @@ export async function assertSamePod(kc: KubeConfig, pod: PodRef, again = false):
     throw fail('PodLost', `${where} is another one now: it has uid ${found.metadata?.uid}, meant was ${pod.uid}`);
   if (phase === 'Failed' || phase === 'Succeeded')
     throw fail('PodLost', `${where} has ended: ${found.status?.reason ?? phase} ${found.status?.message ?? ''}`.trim());
-  known.set(pod.uid, performance.now());
+  known.set(pod.uid, Date.now());
 }

@@ -9,13 +9,14 @@ import { checkCluster, getRecorded, getWorkload, strange } from './identity.ts';
 import { headOf } from './journal.ts';
 import {
   annotations,
-  awaitNoPods,
+  asSeen,
   awaitReady,
   isReady,
   marked,
   podsOf,
   replicasBefore,
   scale,
+  stopAsSeen,
   unmarked,
   type Workload,
 } from './workloads.ts';
@@ -39,12 +40,18 @@ export function createServiceActivities(
    */
   async function bringBack(world: World, service: ServiceFact): Promise<{ kind: WorkloadKind; replicas: number }> {
     const kind = workloadKind(service);
-    const workload = await getWorkload(kube, world, { ...service, kind });
-    const now = workload.spec?.replicas ?? 1;
-    if (marked(workload, world, annotations.stoppedAt) === undefined) return { kind, replicas: now };
-    const wanted = service.hpa !== null && now > 0 ? now : countBefore(workload, world, service);
-    await scale(kube, { ...service, kind }, wanted, unmarked);
-    return { kind, replicas: wanted };
+    const ref = { ...service, kind };
+    let replicas = 0;
+    await asSeen(
+      () => getWorkload(kube, world, ref),
+      async (workload) => {
+        replicas = workload.spec?.replicas ?? 1;
+        if (marked(workload, world, annotations.stoppedAt) === undefined) return;
+        if (service.hpa === null || replicas === 0) replicas = countBefore(workload, world, service);
+        await scale(kube, ref, replicas, unmarked, {}, workload.metadata?.resourceVersion);
+      },
+    );
+    return { kind, replicas };
   }
 
   /**
@@ -81,14 +88,19 @@ export function createServiceActivities(
 
   /** Puts `suspend` back and takes the marks off; says since when it was suspended by pgleap. */
   async function unsuspend(world: World, service: ServiceFact): Promise<{ cron: Resource<'CronJob'>; since?: string }> {
-    const cron = await getCronJob(world, service);
-    const since = marked(cron, world, annotations.stoppedAt);
-    if (since === undefined) return { cron };
-    await kube.patch('CronJob', service, {
-      metadata: { annotations: unmarked },
-      spec: { suspend: service.suspended ?? false },
-    });
-    return { cron, since };
+    const since = (cron: Resource<'CronJob'>) => marked(cron, world, annotations.stoppedAt);
+    const cron = await asSeen(
+      () => getCronJob(world, service),
+      async (seen) => {
+        if (since(seen) === undefined) return;
+        await kube.patch('CronJob', service, {
+          metadata: { resourceVersion: seen.metadata?.resourceVersion, annotations: unmarked },
+          spec: { suspend: service.suspended ?? false },
+        });
+      },
+    );
+    const at = since(cron);
+    return { cron, ...(at === undefined ? {} : { since: at }) };
   }
 
   /** Says which run it missed meanwhile, if any. */
@@ -118,25 +130,27 @@ export function createServiceActivities(
   return {
     async stopService({ world, service }) {
       const kind = workloadKind(service);
-      const workload = await unlessPassedBy(world, () => getWorkload(kube, world, { ...service, kind }));
-      if (workload === undefined) return;
-      const now = workload.spec?.replicas ?? 1;
-      if (marked(workload, world, annotations.stoppedAt) === undefined) {
+      const isMarked = (workload: Workload) => marked(workload, world, annotations.stoppedAt) !== undefined;
+      const look = async () => {
+        const workload = await getWorkload(kube, world, { ...service, kind });
+        const now = workload.spec?.replicas ?? 1;
         // Going back takes the count of today for what it was: it is the one that is put back.
-        if (now !== service.replicas && service.hpa === null && !(await goesBack(world))) {
+        if (!isMarked(workload) && now !== service.replicas && service.hpa === null && !(await goesBack(world))) {
           throw strange(kind, service, `has ${now} replicas, planned were ${service.replicas}`);
         }
-        if (now > 0) {
-          await scale(kube, { ...service, kind }, 0, {
-            [annotations.upgrade]: world.upgradeId,
-            [annotations.before]: `replicas=${now}`,
-            [annotations.stoppedAt]: new Date().toISOString(),
-          });
-        }
-      } else if (now !== 0) {
-        await scale(kube, { ...service, kind }, 0);
-      }
-      await awaitNoPods(kube, workload);
+        return workload;
+      };
+      await unlessPassedBy(world, () =>
+        stopAsSeen(kube, { ...service, kind }, look, (workload) => ({
+          marks: isMarked(workload)
+            ? {}
+            : {
+                [annotations.upgrade]: world.upgradeId,
+                [annotations.before]: `replicas=${workload.spec?.replicas ?? 1}`,
+                [annotations.stoppedAt]: new Date().toISOString(),
+              },
+        })),
+      );
     },
 
     async startService({ world, service }) {
@@ -163,26 +177,31 @@ export function createServiceActivities(
     },
 
     async suspendCronJob({ world, service }) {
-      const cron = await unlessPassedBy(world, () => getCronJob(world, service));
-      if (cron === undefined) return { runningJobs: 0 };
-      const suspended = cron.spec?.suspend ?? false;
-      if (marked(cron, world, annotations.stoppedAt) === undefined) {
-        if (suspended !== (service.suspended ?? false) && !(await goesBack(world))) {
+      const isMarked = (cron: Resource<'CronJob'>) => marked(cron, world, annotations.stoppedAt) !== undefined;
+      const look = async () => {
+        const seen = await getCronJob(world, service);
+        const suspended = seen.spec?.suspend ?? false;
+        if (!isMarked(seen) && suspended !== (service.suspended ?? false) && !(await goesBack(world))) {
           throw strange('CronJob', service, `has suspend: ${suspended}, planned was ${service.suspended}`);
         }
-        if (!suspended) {
+        return seen;
+      };
+      const cron = await unlessPassedBy(world, () =>
+        asSeen(look, async (seen) => {
+          if (isMarked(seen) || seen.spec?.suspend === true) return;
+          const marks = {
+            [annotations.upgrade]: world.upgradeId,
+            [annotations.before]: 'suspend=false',
+            [annotations.stoppedAt]: new Date().toISOString(),
+          };
+          const { resourceVersion } = seen.metadata ?? {};
           await kube.patch('CronJob', service, {
-            metadata: {
-              annotations: {
-                [annotations.upgrade]: world.upgradeId,
-                [annotations.before]: 'suspend=false',
-                [annotations.stoppedAt]: new Date().toISOString(),
-              },
-            },
+            metadata: { resourceVersion, annotations: marks },
             spec: { suspend: true },
           });
-        }
-      }
+        }),
+      );
+      if (cron === undefined) return { runningJobs: 0 };
       const running = async () => {
         const jobs = await kube.list('Job', { namespace: service.namespace });
         return jobs.filter(

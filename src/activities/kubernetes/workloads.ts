@@ -1,5 +1,5 @@
 import type { PodRef, World, WorkloadRef } from '../../domain/facts.ts';
-import { poll } from '../context.ts';
+import { poll, requireLeave } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import type { Kube, Resource } from './client.ts';
 
@@ -73,6 +73,7 @@ export async function scale(
 export async function asSeen<T>(look: () => Promise<T>, change: (seen: T) => Promise<unknown>): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     const seen = await look();
+    if (attempt > 1) await requireLeave(true);
     try {
       await change(seen);
       return seen;
