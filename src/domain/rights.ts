@@ -74,7 +74,7 @@ export const rights = {
     {
       group: '',
       resource: 'persistentvolumeclaims',
-      verbs: ['get', 'create', 'delete'],
+      verbs: ['get', 'create', 'patch', 'delete'],
       why: 'the claim under the data, and scratch',
     },
     { group: '', resource: 'configmaps', verbs: ['get', 'list', 'create', 'patch'], why: 'the journal' },

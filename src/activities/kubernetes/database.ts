@@ -1,13 +1,14 @@
 import type { DatabaseFact, ServerRef, World } from '../../domain/facts.ts';
 import { redact } from '../../domain/redact.ts';
 import { majorOf } from '../../domain/versions.ts';
-import { poll } from '../context.ts';
+import { poll, requireLeave } from '../context.ts';
 import { fail } from '../errors.ts';
 import { sqlText } from '../postgres/psql.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
 import type { Kube, Resource } from './client.ts';
 import { execInPod, runInPod } from './exec.ts';
 import { checkCluster, getRecorded, getWorkload, isOurs, names, strange } from './identity.ts';
+import { holdClaim } from './old-volume.ts';
 import { requireAtRest } from './rest.ts';
 import { awaitServer, type Answer } from './server.ts';
 import { namedMajor, planTarget } from './target.ts';
@@ -132,6 +133,8 @@ export function createDatabaseActivities(
         const workload = await getWorkload(kube, world, database.workload);
         await requireAtRest(kube, world, atRest);
         requireImage(database, workload);
+        // After a way back it looks as it does here. What goes back from now on changes what was read.
+        await requireLeave(true);
         return workload;
       };
       await stopAsSeen(kube, database.workload, look, (workload) => {
@@ -162,6 +165,9 @@ export function createDatabaseActivities(
         const stillPlain = async () => {
           const now = await getWorkload(kube, world, database.workload);
           requireImage(database, now);
+          // The same after a way back, when its claim is that of the original again.
+          await requireLeave(true);
+          await requireNewClaim(database);
           return now;
         };
         await stop(database, stillPlain);
@@ -239,12 +245,22 @@ export function createDatabaseActivities(
       }
       if (stage !== 'open') {
         await awaitNoPods(kube, workload);
+        const opening = async () => {
+          const now = await getWorkload(kube, world, database.workload);
+          const at = marked(now, world, annotations.stage);
+          if (at === 'opening' || at === 'open') return now;
+          throw strange(database.workload.kind, database.workload, 'does not run the target of this upgrade any more');
+        };
         const marks = {
           [annotations.stage]: 'open',
           [annotations.targetSpec]: null,
           [annotations.emptied]: null,
         };
-        await scale(kube, database.workload, 1, marks, claims(database, database.whenScaled));
+        await asSeen(opening, async (now) => {
+          if (marked(now, world, annotations.stage) === 'open') return;
+          const keep = claims(database, database.whenScaled);
+          await scale(kube, database.workload, 1, marks, keep, now.metadata?.resourceVersion);
+        });
       }
       const target = await server('target', world, database, {
         ready: true,
@@ -270,8 +286,12 @@ export function createDatabaseActivities(
     },
 
     async restartSource({ world, database }) {
-      const workload = await getWorkload(kube, world, database.workload);
-      requireImage(database, workload);
+      const look = async () => {
+        const workload = await getWorkload(kube, world, database.workload);
+        requireImage(database, workload);
+        return workload;
+      };
+      await look();
       const at = { namespace: database.workload.namespace, name: database.claim.name };
       const claim = await kube.get('PersistentVolumeClaim', at);
       if (![database.volume.pv, names.original(world), names.clone(world)].includes(claim.spec?.volumeName ?? '')) {
@@ -281,10 +301,15 @@ export function createDatabaseActivities(
           `is on ${claim.spec?.volumeName}, not on the original ${database.volume.pv}`,
         );
       }
-      const ours = Object.values(annotations).some((key) => workload.metadata?.annotations?.[key] !== undefined);
-      if ((workload.spec?.replicas ?? 1) === 0 || ours) {
-        await scale(kube, database.workload, 1, unmarked, claims(database, database.whenScaled));
-      }
+      if (claim.metadata?.deletionTimestamp !== undefined)
+        throw strange('PersistentVolumeClaim', at, 'is being deleted');
+      await holdClaim(kube, database, claim);
+      await asSeen(look, async ({ metadata, spec }) => {
+        const ours = Object.values(annotations).some((key) => metadata?.annotations?.[key] !== undefined);
+        if ((spec?.replicas ?? 1) !== 0 && !ours) return;
+        const keep = claims(database, database.whenScaled);
+        await scale(kube, database.workload, 1, unmarked, keep, metadata?.resourceVersion);
+      });
       await server('source', world, database, {});
     },
 

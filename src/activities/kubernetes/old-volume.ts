@@ -200,6 +200,27 @@ export async function newVolumeLeft(
   );
 }
 
+/** On a claim for a moment. */
+const heldAnnotation = 'pgleap.dev/held';
+
+/**
+ * The claim of the plan, which was never deleted, as another version of itself: a deletion that was meant for it before the way
+ * back, by a worker that was frozen since, is a Conflict from here on.
+ */
+export async function holdClaim(
+  kube: Kube,
+  { claim }: DatabaseFact,
+  seen: Resource<'PersistentVolumeClaim'>,
+): Promise<void> {
+  const { uid, namespace, name = '', resourceVersion } = seen.metadata ?? {};
+  if (uid !== claim.uid) return;
+  const at = { namespace, name };
+  const mark = (value: string | null, metadata: object) =>
+    kube.patch('PersistentVolumeClaim', at, { metadata: { ...metadata, annotations: { [heldAnnotation]: value } } });
+  await mark('true', { uid, resourceVersion });
+  await mark(null, { uid });
+}
+
 /** Throws Refused unless a claim has the PV and stays: without one the policy Delete destroys the volume. */
 export async function requireHeld(kube: Kube, { metadata, spec, status }: Resource<'PersistentVolume'>): Promise<void> {
   const { namespace, name = '', uid } = spec?.claimRef ?? {};

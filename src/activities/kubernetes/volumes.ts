@@ -1,5 +1,5 @@
 import type { ClaimFact, DatabaseFact, VolumeFact, World } from '../../domain/facts.ts';
-import { poll } from '../context.ts';
+import { poll, requireLeave } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
 import type { Kube, ObjectName, Resource } from './client.ts';
@@ -7,6 +7,7 @@ import { checkCluster, getRecorded, getWorkload, isOurs, names, strange, upgrade
 import { headOf } from './journal.ts';
 import {
   findOldVolume,
+  holdClaim,
   isKept,
   isProvisionedFor,
   keepOpenedVolume,
@@ -43,8 +44,20 @@ export function createVolumeActivities(
      */
     removeReleasedVolume: (arg: { world: World; database: DatabaseFact; byDriver: boolean }) => Promise<void>;
   } {
-  async function setPolicy(volume: VolumeFact, policy: VolumeFact['reclaimPolicy']): Promise<void> {
-    await kube.patch('PersistentVolume', { name: volume.pv }, { spec: { persistentVolumeReclaimPolicy: policy } });
+  /** Only as it was seen: `Delete` that comes late would destroy an original that another upgrade has set free since. */
+  async function setPolicy(
+    volume: VolumeFact,
+    seen: Resource<'PersistentVolume'>,
+    policy: VolumeFact['reclaimPolicy'],
+  ): Promise<void> {
+    await kube.patch(
+      'PersistentVolume',
+      { name: volume.pv },
+      {
+        metadata: { uid: volume.pvUid, resourceVersion: seen.metadata?.resourceVersion },
+        spec: { persistentVolumeReclaimPolicy: policy },
+      },
+    );
     const { spec } = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
     if (spec?.persistentVolumeReclaimPolicy !== policy) {
       throw fail('Conflict', `PersistentVolume ${volume.pv} did not keep the reclaim policy ${policy}`);
@@ -99,8 +112,8 @@ export function createVolumeActivities(
     }
   }
 
-  async function deleteClaim(at: ObjectName, claim: Claim): Promise<void> {
-    await kube.remove('PersistentVolumeClaim', at, claim.metadata?.uid ?? '');
+  async function deleteClaim(at: ObjectName, claim: Claim, resourceVersion?: string): Promise<void> {
+    await kube.remove('PersistentVolumeClaim', at, claim.metadata?.uid ?? '', { resourceVersion });
     const gone = await poll(
       async () => {
         const now = await kube.find('PersistentVolumeClaim', at);
@@ -175,8 +188,8 @@ export function createVolumeActivities(
   return {
     async setReclaimPolicy({ world, volume, policy }) {
       await checkCluster(kube, world);
-      await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
-      await setPolicy(volume, policy);
+      const recorded = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
+      await setPolicy(volume, recorded, policy);
     },
 
     async restoreReclaimPolicy({ world, volume }) {
@@ -188,7 +201,7 @@ export function createVolumeActivities(
       const recorded = await getRecorded(kube, 'PersistentVolume', { name: volume.pv }, volume.pvUid);
       if (recorded.spec?.persistentVolumeReclaimPolicy === volume.reclaimPolicy) return;
       if (volume.reclaimPolicy === 'Delete') await requireHeld(kube, recorded);
-      await setPolicy(volume, volume.reclaimPolicy);
+      await setPolicy(volume, recorded, volume.reclaimPolicy);
     },
 
     async createScratch({ world, claim, bytes }) {
@@ -235,7 +248,9 @@ export function createVolumeActivities(
       if (current?.metadata?.uid === claim.uid) {
         // One that is being deleted already cannot be kept any more.
         if (current.metadata.deletionTimestamp === undefined) requireApproved(approvedUntil);
-        await deleteClaim(at, current);
+        // Where it was not deleted the way back leaves it as it is: the source may run on it again since.
+        await requireLeave(true);
+        await deleteClaim(at, current, current.metadata.resourceVersion);
       } else if (current !== undefined && !isOurs(current, world)) {
         throw strange('PersistentVolumeClaim', at, 'is neither the original one nor one of this upgrade');
       }
@@ -265,7 +280,10 @@ export function createVolumeActivities(
         await kube.patch(
           'PersistentVolume',
           { name: pv },
-          { spec: { persistentVolumeReclaimPolicy: volume.reclaimPolicy } },
+          {
+            metadata: { uid: made.metadata?.uid, resourceVersion: made.metadata?.resourceVersion },
+            spec: { persistentVolumeReclaimPolicy: volume.reclaimPolicy },
+          },
         );
       }
       return { claimUid: bound.metadata?.uid ?? '', pv, handle };
@@ -280,7 +298,7 @@ export function createVolumeActivities(
       const going = current?.metadata?.deletionTimestamp !== undefined;
       const bound = oldVolumeOf(world, database, current?.spec?.volumeName);
       if (bound !== undefined && !going) {
-        await awaitBound(at);
+        await holdClaim(kube, database, await awaitBound(at));
         return { volume: bound, kept: await keptVolume(kube, world) };
       }
       await requireStopped(world, database);
