@@ -175,7 +175,7 @@ command(
   .option('--yes', 'do it without asking, and without computing checksums of the artifacts first')
   .option(
     '--force',
-    'where Temporal does not answer: you know that neither the workflow nor a worker of it runs any more',
+    'where Temporal does not answer, or does not know the workflow: you know that neither it nor a worker of it runs any more',
   )
   .action(async (name: string, { json, yes, force }: Json & { yes?: boolean; force?: boolean }) => {
     const { findRecovery, recoveredText, recoveryText } = await import('./recover.ts');

@@ -85,8 +85,13 @@ export async function workflowState(
         `cannot go on: temporal workflow terminate --workflow-id '${workflowId}', and then this again.`,
     );
   } catch (error) {
-    if (error instanceof WorkflowNotFoundError) return { says: 'unknown to Temporal', endedAt: null };
-    throw error;
+    if (!(error instanceof WorkflowNotFoundError)) throw error;
+    if (force) return { says: 'unknown to Temporal', endedAt: null };
+    throw new UserError(
+      'noTemporal',
+      `Temporal at ${session.address}, namespace ${session.client.options.namespace}, does not know ${workflowId}. Is it another one that the upgrade runs at? ` +
+        `See TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE. If its history is gone for good and no pgleap worker runs it any more: pgleap recover ${placeOf(workflowId)} --force`,
+    );
   } finally {
     await session.close();
   }

@@ -121,6 +121,11 @@ test('a Lease without a journal is released, but not while its workflow runs', a
 
     const to = `--address ${temporal.address}`;
     const typed = (line: string) => terminal.type(`TEMPORAL_ADDRESS=${temporal.address} ${line}`, 60_000);
+    const unknown = await typed('pgleap recover databases/postgres --yes');
+    expect(unknown).toMatchObject({
+      code: 4,
+      stderr: expect.stringMatching(/does not know pgleap\/databases\/postgres[^]*--force/),
+    });
     const begun = `--workflow-id ${workflowId} --type upgradePostgres --task-queue nobody`;
     expect((await typed(`temporal workflow start ${to} ${begun}`)).code).toBe(0);
     const held = await lease();
