@@ -1,4 +1,4 @@
-/** A sandbox's cluster behind a proxy, for the scenes of the fault matrix: raised before the first test of a file. */
+/** A sandbox's cluster behind a proxy, for the scenes of the fault matrix. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,9 +15,11 @@ import { startSandbox } from '../../src/sandbox/sandbox.ts';
 import { cleaner, kubeSecrets } from '../../src/worker/secrets.ts';
 import { run } from '../activities/environment.ts';
 import type { Stage } from './cells.ts';
-import { startProxy, type Proxy } from './faults.ts';
+import { closeBelow, pass, startProxy, type Proxy } from './faults.ts';
 
 export const namespace = 'databases';
+/** Of a request, and of the handshake of a command. */
+const requestMs = 20_000;
 export const workflowId = 'pgleap/databases/postgres';
 
 export let folder: string;
@@ -45,7 +47,20 @@ export const spec = specSchema.parse({
   ],
 });
 
-beforeAll(async () => {
+/** Has it there for all tests of a file. `prepare` is done to it once. */
+export function onCluster(prepare?: () => Promise<void>): void {
+  beforeAll(async () => {
+    await raise();
+    await prepare?.();
+  }, 180_000);
+  afterAll(async () => {
+    await proxy?.close();
+    await sandbox?.close();
+    await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+  }, 60_000);
+}
+
+async function raise(): Promise<void> {
   folder = await mkdtemp(join(tmpdir(), 'pgleap-faults-'));
   sandbox = await startSandbox({ stateDir: join(folder, 'sandbox'), from: 16, sizeMb: 1, topology: 'sandbox' });
   const kubeConfig = new KubeConfig();
@@ -61,6 +76,7 @@ beforeAll(async () => {
       const reason = code === 404 ? 'NotFound' : 'Made';
       return { kind: 'Status', status: 'Failure', code, reason, message: `no. You sent ${echo}` };
     },
+    () => pass(closeBelow(requestMs)),
   );
   proxied = new KubeConfig();
   proxied.loadFromString(kubeConfig.exportConfig());
@@ -80,7 +96,7 @@ beforeAll(async () => {
   facts = found;
   world = { clusterUid: facts.clusterUid, upgradeId: 'u0badcafe', startedAt, namespace };
   source = { role: 'source', pod: facts.database.pod, superuser: facts.database.superuser, host: null, port: 5432 };
-}, 180_000);
+}
 
 /** How often a job is polled, or a server that starts is looked at, is a matter of time, so that these commands are not counted. */
 function stepOf(argv: string[]): string {
@@ -92,17 +108,13 @@ function stepOf(argv: string[]): string {
   return /\ncat\n\/pgleap\/jobs\//.test(text) ? ', result of a job' : '';
 }
 
-afterAll(async () => {
-  await proxy?.close();
-  await sandbox?.close();
-  await rm(folder, { recursive: true, force: true, maxRetries: 5 });
-}, 60_000);
-
 export function service(name: string): ServiceFact {
   const found = facts.services.find((one) => one.name === name);
   if (found === undefined) throw new Error(`no service ${name}`);
   return found;
 }
+
+export const isTime = (text: string) => /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(text);
 
 /** Objects that activities may change, without what is new each time. */
 export async function objects(): Promise<unknown> {

@@ -9,10 +9,23 @@ import { annotations, podRef } from '../../src/activities/kubernetes/workloads.t
 import type { Resource } from '../../src/activities/kubernetes/client.ts';
 import { sqlText } from '../../src/activities/postgres/psql.ts';
 import type { DatabaseFact, NewClaimFact, ServerRef } from '../../src/domain/facts.ts';
+import type { WriteCounts } from '../../src/domain/old-world.ts';
 import { run } from '../activities/environment.ts';
 import { sourceFacts as source } from '../support/source-facts.ts';
-import { notToldGone, type Scene } from './cells.ts';
-import { direct, facts, kube, namespace, plain, postgres, spec, stageOf, world } from './cluster.ts';
+import { toldGone, type Scene } from './scene.ts';
+import {
+  direct,
+  facts,
+  isTime,
+  kube,
+  namespace,
+  plain,
+  plainPostgres,
+  postgres,
+  spec,
+  stageOf,
+  world,
+} from './cluster.ts';
 import type { Fault } from './faults.ts';
 
 const atRest = { services: [], reconcilers: [] };
@@ -73,6 +86,12 @@ const pods = async () => await direct.list('Pod', { namespace, labels: 'app=post
 async function atZero(): Promise<void> {
   await direct.patch('Deployment', facts.database.workload, { spec: { replicas: 0 } });
   await expect.poll(async () => (await pods()).length, { timeout: 30_000 }).toBe(0);
+}
+
+/** The pod itself is another each time: whether it is the one that runs. */
+async function asItRuns({ pod, began, ...rest }: ServerRef): Promise<unknown> {
+  const now = await targetNow();
+  return [rest, JSON.stringify(pod) === JSON.stringify(now.pod), Number.isNaN(Date.parse(began ?? ''))];
 }
 
 /** At `replicas` with the fenced target's template, whatever it was before. */
@@ -150,8 +169,7 @@ const workLook = ['sh', '-c', 'ls -A /pgleap 2>/dev/null; true'];
 
 /** Of what takes seconds: its changes only, and of faults that mean the same to a caller one. */
 const telling: Fault[] = ['timeout', 'reset after', '403', '404', '409', '422', '429', 'garbage'];
-const changes = (call: string, fault: Fault) =>
-  !call.startsWith('GET') && telling.includes(fault) && notToldGone(call, fault);
+const changes = (call: string, fault: Fault) => !call.startsWith('GET') && telling.includes(fault);
 /** The same, and one command of each kind by a lost answer and a refusal. */
 const andCommands = (call: string, fault: Fault) =>
   changes(call, fault) || (call.includes('/exec, ') && ['reset before', 'reset after', '403'].includes(fault));
@@ -176,15 +194,22 @@ export const databaseScenes: Scene[] = [
   },
   {
     activity: 'replaceClaim',
-    only: notToldGone,
+    never: toldGone,
     before: () => stand('halted'),
     run: () => replace(kube),
+    // Another claim each time: whether it is the one that stands.
+    told: async ({ claimUid: uid, pv, handle }) => {
+      const { metadata, spec: has } = await direct.get('PersistentVolumeClaim', claimAt());
+      const volume = await direct.get('PersistentVolume', { name: pv });
+      return [uid === metadata?.uid, pv === has?.volumeName, handle === volume.spec?.csi?.volumeHandle];
+    },
     after: rebound,
   },
   {
     activity: 'rebindOriginal',
     // Told in error that the original's PV is gone, it makes another on the same volume, as it should where that is true.
-    only: (call, fault) => notToldGone(call, fault) && !(fault === '404' && call.includes('/persistentvolumes/:name')),
+    never: (call, fault) =>
+      toldGone(call, fault) || (fault === '404' && call === 'GET /api/v1/persistentvolumes/:name'),
     before: async () => {
       await stand('halted');
       await run(() => replace(plain));
@@ -209,15 +234,18 @@ export const databaseScenes: Scene[] = [
       await run(() => restoreTemplate(plain));
     },
     run: () => deploy(kube),
+    told: asItRuns,
   },
   {
     activity: 'emptyTarget',
+    never: toldGone,
     only: changes,
     before: async () => {
       await stand('replaced');
       await half();
     },
     run: () => kube.emptyTarget({ world, database: database(), claim: newClaim, target: full }),
+    told: asItRuns,
   },
   {
     activity: 'sweepTarget',
@@ -241,14 +269,26 @@ export const databaseScenes: Scene[] = [
       await fencedAt(0);
     },
     run: () => kube.openTarget({ world, database: database() }),
+    told: asItRuns,
   },
   {
     activity: 'lostWrites',
     // Whatever cannot be seen is told of as such: a broken target is a reason to go back.
     also: () => ['mended'],
+    orTold: ({ transactions, rows, why }) => transactions === null && rows === null && why !== null,
     only: andCommands,
-    before: opened,
-    run: () => postgres.lostWrites({ world, database: database(), opened: null, namespaces: [namespace] }),
+    before: async () => {
+      await opened();
+      await writeSome();
+    },
+    run: () => postgres.lostWrites({ world, database: database(), opened: counts, namespaces: [namespace] }),
+    told: ({ at, ...writes }) => {
+      expect(writes, 'what was written').toMatchObject({
+        transactions: 1,
+        rows: { inserted: 3, updated: 0, deleted: 0 },
+      });
+      return { ...writes, at: isTime(at) };
+    },
   },
   {
     activity: 'closeTarget',
@@ -262,6 +302,17 @@ export const databaseScenes: Scene[] = [
 async function opened(): Promise<void> {
   await stand('replaced');
   if ((await workload()).metadata?.annotations?.[annotations.stage] !== 'open') await open();
+}
+
+let counts: WriteCounts;
+/** One transaction with three rows since the counts. Statistics of a server's own housekeeping would come to them. */
+async function writeSome(): Promise<void> {
+  const target = await targetNow();
+  const make = `ALTER SYSTEM SET autovacuum = off; SELECT pg_reload_conf(); CREATE TABLE IF NOT EXISTS written (row int)`;
+  for (const one of make.split('; ')) await sqlText(direct.kc, target, one, { write: true, ownSearchPath: true });
+  counts = await run(() => plainPostgres.countWrites({ server: target }));
+  const write = 'INSERT INTO written SELECT generate_series(1, 3)';
+  await sqlText(direct.kc, target, write, { write: true, ownSearchPath: true });
 }
 
 export const stage = stageOf(state);

@@ -1,5 +1,8 @@
 /** The database stopped, started, and given another volume: every change by every fault. */
-import { matrix, takingTurns } from './cells.ts';
-import { databaseScenes, stage } from './database-scenes.ts';
+import { matrix } from './cells.ts';
+import { onCluster } from './cluster.ts';
+import { stage } from './database-scenes.ts';
+import { atCluster } from './scenes.ts';
 
-matrix('faults of the database', takingTurns(databaseScenes), stage);
+onCluster();
+matrix('faults of the database', atCluster.database, stage);

@@ -1,5 +1,8 @@
 /** Objects of the Kubernetes API: every call by every fault. */
-import { matrix, takingTurns } from './cells.ts';
-import { objectScenes, stage } from './object-scenes.ts';
+import { matrix } from './cells.ts';
+import { onCluster } from './cluster.ts';
+import { stage } from './object-scenes.ts';
+import { atCluster } from './scenes.ts';
 
-matrix('faults at Kubernetes', takingTurns(objectScenes), stage);
+onCluster();
+matrix('faults at Kubernetes', atCluster.kubernetes, stage);

@@ -1,5 +1,8 @@
 /** Pods that come and go, commands in them, and copies: every call by every fault. */
-import { matrix, takingTurns } from './cells.ts';
-import { podScenes, stage } from './pod-scenes.ts';
+import { matrix } from './cells.ts';
+import { onCluster } from './cluster.ts';
+import { prepare, stage } from './pod-scenes.ts';
+import { atCluster } from './scenes.ts';
 
-matrix('faults in pods', takingTurns(podScenes), stage);
+onCluster(prepare);
+matrix('faults in pods', atCluster.pods, stage);

@@ -24,8 +24,8 @@ export const faults = [
 
 export type Fault = (typeof faults)[number];
 
-/** Longer than any honest wait in these tests, shorter than what an activity bears. */
-const slowMs = 250;
+/** A slow answer comes close below the client's limit, so that a limit that became shorter is noticed. */
+export const closeBelow = (limitMs: number) => limitMs * 0.75;
 export const retryAfterSeconds = 2;
 
 export interface Proxy {
@@ -45,12 +45,14 @@ export interface Proxy {
 
 /**
  * Stands before a server, plain in front of HTTP or TLS alike, writes down what passes, and lets one request meet a fault.
- * Its answers echo the caller's credentials, as proxies and gateways in debug mode do.
+ * Its answers echo the caller's credentials, as proxies and gateways in debug mode do. `slow` resolves when
+ * a slow one comes.
  */
 export async function startProxy(
   target: string,
   patternOf: (path: string, query: URLSearchParams) => string,
   errorBody: (status: number, echo: string) => unknown,
+  slow: () => Promise<unknown> = () => sleep(250),
 ): Promise<Proxy> {
   const behind = new URL(target);
   const forward = behind.protocol === 'https:' ? httpsRequest : httpRequest;
@@ -95,7 +97,7 @@ export async function startProxy(
       outgoing.writeHead(status, { 'content-type': 'application/json', ...headers }).end(text);
       return;
     }
-    if (fault === 'slow') await sleep(slowMs);
+    if (fault === 'slow') await slow();
     const forwarded = send(incoming);
     forwarded.on('response', (answer) => {
       if (fault === 'reset after') answer.resume().on('end', () => incoming.socket.destroy());
@@ -135,29 +137,27 @@ export async function startProxy(
       socket.end(`HTTP/1.1 200 OK\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
       return;
     }
-    setTimeout(
-      () => {
-        const forwarded = send(incoming);
-        forwarded.on('error', () => socket.destroy());
-        forwarded.on('response', () => socket.destroy());
-        forwarded.on('upgrade', (answer, far, farHead) => {
-          far.on('error', () => socket.destroy());
-          socket.on('close', () => far.destroy());
-          const headers = Object.entries(answer.headers).map(([name, value]) => `${name}: ${String(value)}\r\n`);
-          socket.write(`HTTP/1.1 101 Switching Protocols\r\n${headers.join('')}\r\n`);
-          socket.write(farHead);
-          if (head.length > 0) far.write(head);
-          socket.pipe(far);
-          if (fault === 'reset after') {
-            // The command runs to its end; what it said is lost.
-            far.resume().on('close', () => socket.destroy());
-            setTimeout(() => socket.destroy(), 1500);
-          } else far.pipe(socket);
-        });
-        forwarded.end();
-      },
-      fault === 'slow' ? slowMs : 0,
-    );
+    const begin = () => {
+      const forwarded = send(incoming);
+      forwarded.on('error', () => socket.destroy());
+      forwarded.on('response', () => socket.destroy());
+      forwarded.on('upgrade', (answer, far, farHead) => {
+        far.on('error', () => socket.destroy());
+        socket.on('close', () => far.destroy());
+        const headers = Object.entries(answer.headers).map(([name, value]) => `${name}: ${String(value)}\r\n`);
+        socket.write(`HTTP/1.1 101 Switching Protocols\r\n${headers.join('')}\r\n`);
+        socket.write(farHead);
+        if (head.length > 0) far.write(head);
+        socket.pipe(far);
+        if (fault === 'reset after') {
+          // The command runs to its end; what it said is lost.
+          far.resume().on('close', () => socket.destroy());
+          setTimeout(() => socket.destroy(), 1500);
+        } else far.pipe(socket);
+      });
+      forwarded.end();
+    };
+    void (fault === 'slow' ? slow() : Promise.resolve()).then(begin);
   });
   // The server itself forgets those that became WebSockets, and nobody reads from one that met silence.
   const sockets = new Set<Duplex>();
@@ -195,15 +195,18 @@ function echoOf({ headers, url }: IncomingMessage): string {
 
 /** What a WebSocket's handshake may take; ws keeps it as a time limit of the socket. */
 const handshakeMs = 20_000;
+const socketLimit = Object.getOwnPropertyDescriptor(Socket.prototype, 'setTimeout')?.value as Socket['setTimeout'];
+const signalLimit = AbortSignal.timeout.bind(AbortSignal);
 
-/** Time limits of requests pass twenty times as fast while `run` runs, so that a silent server is noticed soon. */
-export async function impatiently<T>(run: () => Promise<T>): Promise<T> {
-  const timeout = AbortSignal.timeout.bind(AbortSignal);
-  const limit = Object.getOwnPropertyDescriptor(Socket.prototype, 'setTimeout')?.value as Socket['setTimeout'];
+async function withLimits<T>(
+  run: () => Promise<T>,
+  ofSignal: typeof AbortSignal.timeout,
+  ofSocket: (socket: Socket, ms: number) => number,
+): Promise<T> {
   const spies = [
-    vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => timeout(ms / 20)),
+    vi.spyOn(AbortSignal, 'timeout').mockImplementation(ofSignal),
     vi.spyOn(Socket.prototype, 'setTimeout').mockImplementation(function (this: Socket, ms, then) {
-      return limit.call(this, ms === handshakeMs ? ms / 20 : ms, then);
+      return socketLimit.call(this, ofSocket(this, ms), then);
     }),
   ];
   try {
@@ -211,4 +214,43 @@ export async function impatiently<T>(run: () => Promise<T>): Promise<T> {
   } finally {
     for (const spy of spies) spy.mockRestore();
   }
+}
+
+/** Time limits of requests pass twenty times as fast while `run` runs, so that a silent server is noticed soon. */
+export function impatiently<T>(run: () => Promise<T>): Promise<T> {
+  return withLimits(
+    run,
+    (ms) => signalLimit(ms / 20),
+    (_, ms) => (ms === handshakeMs ? ms / 20 : ms),
+  );
+}
+
+/** Time limits of requests that began while `run` of `passingBy` runs. */
+const limits = new Set<{ ms: number; end: () => void }>();
+
+/** While `run` runs, time of which nobody has to wait for the end can be let pass. */
+export async function passingBy<T>(run: () => Promise<T>): Promise<T> {
+  try {
+    return await withLimits(
+      run,
+      (ms) => {
+        const controller = new AbortController();
+        limits.add({ ms, end: () => controller.abort(new DOMException('a time limit passed', 'TimeoutError')) });
+        return AbortSignal.any([controller.signal, signalLimit(ms)]);
+      },
+      (socket, ms) => {
+        // Servers end kept connections after some five seconds.
+        if (ms >= 10_000) limits.add({ ms, end: () => void socket.emit('timeout') });
+        return ms;
+      },
+    );
+  } finally {
+    limits.clear();
+  }
+}
+
+/** So much time passes for the limits of requests that run. The rest of the world does not notice. */
+export async function pass(ms: number): Promise<void> {
+  for (const limit of limits) if (limit.ms <= ms) limit.end();
+  await sleep(50);
 }

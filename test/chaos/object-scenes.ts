@@ -7,7 +7,7 @@ import { expect } from 'vitest';
 import { run } from '../activities/environment.ts';
 import { oldWorldOf } from '../support/old-world.ts';
 import { customObjects, defineKinds } from '../support/reconcilers.ts';
-import { notToldGone, type Scene } from './cells.ts';
+import { toldGone, type Scene } from './scene.ts';
 import type { Fault } from './faults.ts';
 import {
   direct,
@@ -152,7 +152,13 @@ export const objectScenes: Scene[] = [
     run: () => kube.journalUndone({ world, undoId: 'a' }),
     after: forgetJournal,
   },
-  { activity: 'journalCommit', run: () => kube.journalCommit({ world }), ...withJournal },
+  {
+    activity: 'journalCommit',
+    run: () => kube.journalCommit({ world }),
+    // When it first was, whichever attempt it was.
+    told: async (at) => at === (await run(() => plain.readJournal({ world })))?.committedAt,
+    ...withJournal,
+  },
   { activity: 'closeJournal', run: () => kube.closeJournal({ world, outcome: 'upgraded' }), ...withJournal },
   {
     activity: 'journalOld',
@@ -166,7 +172,8 @@ export const objectScenes: Scene[] = [
       await run(() => journalUndo(plain));
     },
     run: () => kube.readJournal({ world }),
-    told: (journal: unknown) => journal,
+    // A journal that was deleted is told of as such.
+    orTold: (journal, _, fault) => fault === '404' && journal === null,
     after: forgetJournal,
   },
   { activity: 'journalBack', run: () => kube.journalBack({ world }), ...withJournal },
@@ -176,11 +183,17 @@ export const objectScenes: Scene[] = [
   {
     activity: 'removeScratch',
     // It waits for what it sees to be gone already as well.
-    only: (call, fault) => notToldGone(call, fault) && !(fault === '404' && call.includes('persistentvolumeclaims')),
+    never: (call, fault) => toldGone(call, fault) || (fault === '404' && call.includes('persistentvolumeclaims')),
     before: () => run(() => scratch(plain)),
     run: () => noScratch(kube),
   },
-  { activity: 'suspendCronJob', run: () => suspend(kube), after: () => run(() => unsuspend(plain)) },
+  {
+    activity: 'suspendCronJob',
+    run: () => suspend(kube),
+    // One may just have begun.
+    told: ({ runningJobs }) => runningJobs >= 0,
+    after: () => run(() => unsuspend(plain)),
+  },
   { activity: 'restoreCronJob', before: () => run(() => suspend(plain)), run: () => unsuspend(kube) },
   {
     activity: 'resumeCronJob',
@@ -206,28 +219,33 @@ export const objectScenes: Scene[] = [
   },
   {
     activity: 'removeCandidate',
-    only: notToldGone,
+    never: toldGone,
     before: makeCandidate,
     run: () => kube.removeCandidate({ world }),
     after: () => run(() => plain.removeCandidate({ world })),
   },
-  { activity: 'removeOriginal', only: notToldGone, before: leaveVolume, run: removeOriginal, after: forgetVolume },
+  { activity: 'removeOriginal', never: toldGone, before: leaveVolume, run: removeOriginal, after: forgetVolume },
   {
     activity: 'compareOldWorld',
     // A service that may not be looked at is told of as such.
     also: (call, fault) => (/deployments\/metricity|cronjobs\//.test(call) ? ifDenied(fault) : []),
+    orTold: (compared) => compared.some(({ equal }) => equal !== true),
     run: () => kube.compareOldWorld({ world, old: oldWorldOf(facts.database, { services: facts.services }) }),
-    told: (compared: unknown) => compared,
   },
   {
     activity: 'inspectCluster',
     // Who else uses the database is told as far as it may be seen, and the server is asked again by inspectSource.
     also: (_, fault) => ifDenied(fault),
+    // What is not there names nobody, as a Secret neither a user of the database nor its superuser, as whom inspectSource is
+    // refused; what may not be seen is said.
+    orTold: ({ facts: found, checks }, call, fault) =>
+      fault === '404'
+        ? call.includes('/secrets/') ||
+          found?.kubernetesVersion === 'unknown' ||
+          checks.some(({ id, status }) => id === 'kube.access' && status === 'SKIPPED')
+        : checks.some(({ id, message }) => id === 'kube.unlisted-user' && message.includes(' may not be ')),
     before: reconciler,
-    // It asks for hundreds of rights, and most of its reads are nobody else's.
-    only: (_, fault) => ['timeout', '403', '404', '429', 'garbage'].includes(fault),
     run: () => kube.inspectCluster({ spec }),
-    told: (found: { facts: unknown }) => found.facts,
   },
 ];
 

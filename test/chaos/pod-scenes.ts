@@ -1,7 +1,6 @@
 /** Activities whose pods come and go, that run commands in pods, and that copy. */
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeAll } from 'vitest';
 import { sha512OfFile } from '../../src/activities/artifacts/store.ts';
 import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import type { KubernetesActivities } from '../../src/activities/kubernetes/index.ts';
@@ -9,8 +8,9 @@ import { clearJob } from '../../src/activities/kubernetes/jobs.ts';
 import { awaitServer } from '../../src/activities/kubernetes/server.ts';
 import { sqlText } from '../../src/activities/postgres/psql.ts';
 import type { Artifact, ServerRef } from '../../src/domain/facts.ts';
+import { expect } from 'vitest';
 import { run } from '../activities/environment.ts';
-import type { Scene } from './cells.ts';
+import type { Scene } from './scene.ts';
 import {
   artifacts,
   direct,
@@ -19,7 +19,9 @@ import {
   kube,
   namespace,
   objects,
+  isTime,
   plain,
+  plainPostgres,
   postgres,
   service,
   source,
@@ -35,11 +37,11 @@ let fenced: ServerRef | undefined;
 /** A file in the source's pod, to be copied. */
 let copied: Artifact;
 
-beforeAll(async () => {
+export async function prepare(): Promise<void> {
   const make = 'seq 200000 >/tmp/original && stat -c %s /tmp/original && sha512sum /tmp/original';
   const [bytes = '', sum = ''] = (await runInPod(direct.kc, source.pod, ['sh', '-c', make])).split('\n');
   copied = { name: 'file', bytes: Number(bytes), sha512: sum.slice(0, 128) };
-});
+}
 
 async function state(): Promise<unknown> {
   const look = `cat ${hbaFile}; ls ${hbaFile}*; cd /tmp; sha512sum original; sha512sum copy* 2>/dev/null || :`;
@@ -139,13 +141,25 @@ const makeDump = async () => {
   dumpSum = (await runInPod(direct.kc, pod, ['sh', '-c', make, 'sh', dumpText])).slice(0, 128);
 };
 let dumpSum = '';
-const jobScene = (activity: string, some: Fault[], go: (server: ServerRef) => Promise<unknown>): Scene => ({
-  activity,
-  only: (call, fault) => call.includes(' of a job') && some.includes(fault),
+/** What a job takes is new each time. */
+const lasted = <T extends { seconds: number }>({ seconds, ...rest }: T) => ({ ...rest, seconds: seconds >= 0 });
+const ofJob = (some: Fault[]) => ({
+  only: (call: string, fault: Fault) => call.includes(' of a job') && some.includes(fault),
   before: makeDump,
-  run: async () => await go(await fencedServer()),
   after: forgetJobs,
 });
+
+let counted = 0n;
+/** Its services write meanwhile. */
+const counting = {
+  before: async () => {
+    counted = BigInt(await run(() => plainPostgres.nextTransaction({ server: source })));
+  },
+};
+const sinceCounted = async (next: string) => {
+  const now = BigInt(await run(() => plainPostgres.nextTransaction({ server: source })));
+  return counted <= BigInt(next) && BigInt(next) <= now;
+};
 
 /** A refused command is refused in the same way whichever it is; where an activity may end between two of them is not. */
 const eachCommand = (call: string, fault: Fault) =>
@@ -158,17 +172,52 @@ export const podScenes: Scene[] = [
     activity: 'startService',
     before: () => run(() => stop(plain)),
     run: () => kube.startService({ world, service: service('metricity') }),
+    told: ({ at }) => isTime(at),
     after: () => run(() => restore(plain)),
   },
-  { activity: 'nextTransaction', run: () => postgres.nextTransaction({ server: source }) },
-  { activity: 'otherSessions', run: () => postgres.otherSessions({ server: source }) },
-  { activity: 'countWrites', run: () => postgres.countWrites({ server: source }) },
+  {
+    activity: 'nextTransaction',
+    ...counting,
+    run: () => postgres.nextTransaction({ server: source }),
+    told: sinceCounted,
+  },
+  {
+    activity: 'otherSessions',
+    run: () => postgres.otherSessions({ server: source }),
+    told: (sessions) => {
+      // Services are connected all the time: else nobody could tell an answer from none.
+      expect(sessions).not.toEqual([]);
+      return sessions.toSorted();
+    },
+  },
+  {
+    activity: 'countWrites',
+    ...counting,
+    run: () => postgres.countWrites({ server: source }),
+    told: async ({ nextTransaction, databases }) => [
+      await sinceCounted(nextTransaction),
+      databases.map(({ name, ...rows }) => [name, Object.values(rows).every((count) => count >= 0)]),
+    ],
+  },
   {
     activity: 'seeSource',
     only: eachCommand,
+    ...counting,
     run: () => postgres.seeSource({ world, database: facts.database }),
+    told: async (seen) => ({ ...seen, nextTransaction: await sinceCounted(seen.nextTransaction) }),
   },
-  { activity: 'fenceSource', only: eachCommand, run: fence, after: () => run(lift) },
+  {
+    activity: 'fenceSource',
+    only: eachCommand,
+    run: fence,
+    // Who is connected changes, and those whom an attempt ended without an answer are gone for the next one.
+    told: ({ at, hba, ended, endedCount }) => [
+      isTime(at),
+      hba,
+      endedCount >= ended.length && ended.every((session) => session.includes(' from ')),
+    ],
+    after: () => run(lift),
+  },
   { activity: 'liftSourceFence', only: eachCommand, before: () => run(fence), run: lift, after: () => run(lift) },
   { activity: 'copyOut', only: eachCommand, run: copyOut, after: forgetCopies },
   {
@@ -176,17 +225,40 @@ export const podScenes: Scene[] = [
     only: eachCommand,
     before: () => run(copyOut),
     run: () => artifacts.copyIn({ world, artifact: copied, pod: source.pod, path: '/tmp/copy' }),
+    told: lasted,
     after: forgetCopies,
   },
-  jobScene('importDump', [...faults], (server) =>
-    postgres.importDump({ world, server, path: '/pgleap/a.sql.gz', compression: 'gzip', sha512: dumpSum, name: 'a' }),
-  ),
-  jobScene('dump', ['timeout', 'reset before', 'reset after', '403'], (from) =>
-    postgres.dump({ world, from, compression: 'gzip', estimateBytes: 0, name: 'a' }),
-  ),
-  jobScene('fingerprint', ['reset before', 'reset after'], (server) =>
-    postgres.fingerprint({ world, server, name: 'a' }),
-  ),
+  {
+    activity: 'importDump',
+    ...ofJob([...faults]),
+    run: async () => {
+      const server = await fencedServer();
+      const dump = { path: '/pgleap/a.sql.gz', compression: 'gzip', sha512: dumpSum } as const;
+      return await postgres.importDump({ world, server, name: 'a', ...dump });
+    },
+    told: lasted,
+  },
+  {
+    activity: 'dump',
+    ...ofJob(['timeout', 'reset before', 'reset after', '403']),
+    run: async () => {
+      const from = await fencedServer();
+      return await postgres.dump({ world, from, compression: 'gzip', estimateBytes: 0, name: 'a' });
+    },
+    // Each dump of newer versions has a word of its own in it.
+    told: async ({ path, bytes, sha512, ...rest }) => {
+      const look = `stat -c %s "$1" && sha512sum <"$1"`;
+      const { pod } = await fencedServer();
+      const found = await runInPod(direct.kc, pod, ['sh', '-c', look, 'sh', path]);
+      return [lasted(rest), path, found.startsWith(`${bytes}\n${sha512} `)];
+    },
+  },
+  {
+    activity: 'fingerprint',
+    ...ofJob(['reset before', 'reset after']),
+    run: async () => postgres.fingerprint({ world, server: await fencedServer(), name: 'a' }),
+    told: lasted,
+  },
 ];
 
 export const stage = stageOf(state);
