@@ -101,8 +101,10 @@ export const candidateScenes: Scene[] = [
   {
     activity: 'createCandidate',
     where: 'one that runs',
-    // Whatever goes wrong with the look at its data, the wait for its server sees.
-    also: (call) => (call.endsWith('look at its data') ? ['mended'] : []),
+    // Whatever goes wrong with the look at its data, the wait for its server sees. One that is gone when it was ready: another
+    // is made.
+    also: (call, fault) =>
+      call.endsWith('look at its data') ? ['mended'] : fault === '404' && call.includes('/exec, ') ? ['Conflict'] : [],
     before: stands,
     run: () => create(kube),
     told: asItStands,
@@ -119,6 +121,9 @@ export const candidateScenes: Scene[] = [
         candidateIp: candidate?.podIp ?? '',
         facts: await sourceNow(),
       }),
+    // How much is free on the machine's disk.
+    told: (checks) =>
+      checks.map((check) => ({ ...check, message: check.message.replace(/[\d.]+ GB are free/, 'free') })),
   },
   { activity: 'tryLogins', only, before: stands, run: () => postgres.tryLogins({ world, server: server() }) },
   {
@@ -134,6 +139,8 @@ export const candidateScenes: Scene[] = [
     only,
     before: stands,
     run: () => postgres.carrySettings({ world, target: server(), settings }),
+    // What an attempt carried without an answer is the same for the next one.
+    told: ({ items }) => items.map(({ what, name, outcome }) => [what, name, outcome !== 'refused']),
     after: reset,
   },
   {
