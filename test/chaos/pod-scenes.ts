@@ -149,16 +149,18 @@ const ofJob = (some: Fault[]) => ({
   after: forgetJobs,
 });
 
+/** Of a snapshot, or alone. */
+const nextOf = (text: string) => BigInt(text.split(':')[1] ?? text);
 let counted = 0n;
 /** Its services write meanwhile. */
 const counting = {
   before: async () => {
-    counted = BigInt(await run(() => plainPostgres.nextTransaction({ server: source })));
+    counted = nextOf(await run(() => plainPostgres.nextTransaction({ server: source })));
   },
 };
 const sinceCounted = async (next: string) => {
-  const now = BigInt(await run(() => plainPostgres.nextTransaction({ server: source })));
-  return counted <= BigInt(next) && BigInt(next) <= now;
+  const now = nextOf(await run(() => plainPostgres.nextTransaction({ server: source })));
+  return counted <= nextOf(next) && nextOf(next) <= now;
 };
 
 /** A refused command is refused in the same way whichever it is; where an activity may end between two of them is not. */
