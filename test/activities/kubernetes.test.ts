@@ -735,6 +735,8 @@ describe('an upgrade that is committed', () => {
     expect(resumed.missed === null || resumed.missed.includes('blackbox')).toBe(true);
     await twice('removeOriginal', { world, database, volume });
     expect(removed).toEqual(['original', 'original']);
+    // As recover does, where the rest of cleanup failed and was aborted.
+    expect((await act('openTarget', arg)).pod).toEqual(first.pod);
     expect(await kube.find('PersistentVolume', { name: database.volume.pv })).toBeUndefined();
   }, 120_000);
 

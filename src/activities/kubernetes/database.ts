@@ -231,8 +231,13 @@ export function createDatabaseActivities(
 
     async openTarget({ world, database }) {
       const workload = await getWorkload(kube, world, database.workload);
-      const stage = marked(workload, world, annotations.stage);
+      let stage = marked(workload, world, annotations.stage);
       const lasting = marked(workload, world, annotations.targetSpec);
+      if (stage === undefined && imageOf(database, workload) !== database.image) {
+        // Removing the original took the marks off; what came after that failed.
+        await requireNewClaim(database);
+        stage = 'open';
+      }
       if (stage === 'fenced') {
         await requireNewClaim(database);
         if (lasting === undefined)
@@ -392,8 +397,12 @@ function claims(database: DatabaseFact, whenScaled: DatabaseFact['whenScaled']):
 
 /** Throws unless the workload still has the image of the plan: then its template is the source's. */
 function requireImage(database: DatabaseFact, workload: Workload): void {
-  const image = workload.spec === undefined ? undefined : containerOf(workload.spec, database.pod.container)?.image;
+  const image = imageOf(database, workload);
   if (image !== database.image) {
     throw strange(database.workload.kind, database.workload, `has the image ${image}, planned was ${database.image}`);
   }
+}
+
+function imageOf(database: DatabaseFact, { spec }: Workload): string | undefined {
+  return spec === undefined ? undefined : containerOf(spec, database.pod.container)?.image;
 }
