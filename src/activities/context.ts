@@ -8,8 +8,40 @@ import type { Progress } from './types.ts';
  * activity is running.
  */
 
-/** Of each running activity: what it measured last, and when the upgrade was told. */
-const measured = new WeakMap<Context, { progress: Progress | undefined; toldAt: number; beganAt: number }>();
+interface Told {
+  /** What the next attempt must know. */
+  announced: object | undefined;
+  progress: Progress | undefined;
+  toldAt: number;
+  beganAt: number;
+}
+
+/** Of each running activity: what it announced, what it measured last, and when the upgrade was told. */
+const measured = new WeakMap<Context, Told>();
+
+function toldOf(context: Context): Told {
+  const known = measured.get(context) ?? {
+    announced: undefined,
+    progress: undefined,
+    toldAt: Date.now(),
+    beganAt: Date.now(),
+  };
+  measured.set(context, known);
+  return known;
+}
+
+function heartbeat(context: Context, { announced, progress }: Told): void {
+  context.heartbeat(announced === undefined ? progress : { ...announced, ...progress });
+}
+
+/** Says in this and all later heartbeats what the next attempt must know: it finds it in its heartbeat details. */
+export function announce(announced: object): void {
+  const context = asyncLocalStorage.getStore();
+  if (context?.info.heartbeatTimeoutMs === undefined) return;
+  const known = toldOf(context);
+  known.announced = announced;
+  heartbeat(context, known);
+}
 
 /** A signal is an event in the history for good: the upgrade is told of long work only, and seldom. */
 const tellEveryMs = 15_000;
@@ -26,10 +58,9 @@ const tellEveryPart = 0.02;
 export function beat(progress?: Progress): void {
   const context = asyncLocalStorage.getStore();
   if (context?.info.heartbeatTimeoutMs === undefined) return;
-  const known = measured.get(context) ?? { progress: undefined, toldAt: Date.now(), beganAt: Date.now() };
-  measured.set(context, known);
+  const known = toldOf(context);
   known.progress = progress ?? known.progress;
-  context.heartbeat(known.progress);
+  heartbeat(context, known);
   const now = Date.now();
   const interval = Math.max(tellEveryMs, (now - known.beganAt) * tellEveryPart);
   if (progress === undefined || now - known.toldAt < interval) return;

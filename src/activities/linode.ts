@@ -3,7 +3,7 @@ import type { Check } from '../domain/checks.ts';
 import type { BlockVolumeFact, CloneFact, VolumeFact, World } from '../domain/facts.ts';
 import { asyncLocalStorage } from '@temporalio/activity';
 import { z } from 'zod';
-import { poll } from './context.ts';
+import { announce, poll } from './context.ts';
 import { fail, isFailure } from './errors.ts';
 import { linode, linodeWithScopes } from './linode-client.ts';
 import type { LinodeConfig } from './linode-client.ts';
@@ -147,7 +147,7 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
     if (original.status !== 'active') {
       throw fail('Conflict', `Volume ${volume.id} is ${original.status}; Linode clones only active volumes.`);
     }
-    announce(label);
+    announce({ cloning: label });
     try {
       return await linode(deps, `clone volume ${volume.id} as ${label}`, volumeShape, () =>
         cloneVolume(volume.id, { label }),
@@ -257,10 +257,11 @@ export function linodeActivities(deps: LinodeDeps): LinodeActivities {
 
     async startClone({ world, volume, label }) {
       await assertWorld(world);
+      if (wasAnnounced(label)) announce({ cloning: label });
       const standing = await findByLabel(label);
       if (standing) assertOurs(standing, world, volume);
       const clone = standing ?? (await makeClone(world, volume, label));
-      announce(label);
+      announce({ cloning: label });
       try {
         await tag(clone, world.upgradeId);
       } catch (error) {
@@ -329,16 +330,8 @@ export function volumeId({ driver, handle }: Pick<VolumeFact, 'driver' | 'handle
   return driver === DRIVER && digits !== undefined && Number.isSafeInteger(id) && id > 0 ? id : null;
 }
 
+/** A worker that dies between clone and tag leaves no other trace of whose it is when the spec's label does not carry the upgrade's id. */
 const announced = z.object({ cloning: z.string() });
-
-/**
- * Says in a heartbeat that a clone is about to be made where none stood. A worker that dies between clone and tag leaves
- * no other trace of whose it is when the spec's label does not carry the upgrade's id.
- */
-function announce(cloning: string): void {
-  const context = asyncLocalStorage.getStore();
-  if (context?.info.heartbeatTimeoutMs !== undefined) context.heartbeat({ cloning });
-}
 
 function wasAnnounced(label: string): boolean {
   const details = announced.safeParse(asyncLocalStorage.getStore()?.info.heartbeatDetails);

@@ -2,7 +2,7 @@ import { KubeConfig } from '@kubernetes/client-node';
 import type { Client } from '@temporalio/client';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { expect, test, vi } from 'vitest';
-import { beat, requireLeave, withLeave } from '../../src/activities/context.ts';
+import { announce, beat, requireLeave, withLeave } from '../../src/activities/context.ts';
 import { createPostgresActivities } from '../../src/activities/postgres/index.ts';
 import type { Progress } from '../../src/activities/types.ts';
 
@@ -87,6 +87,18 @@ test('a mere sign of life repeats the progress that was measured last', async ()
     beat();
   });
   expect(beats).toEqual([progress(1), progress(1)]);
+});
+
+test('what the next attempt must know is in every heartbeat that follows', async () => {
+  const environment = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 });
+  const beats: unknown[] = [];
+  environment.on('heartbeat', (details) => beats.push(details));
+  await environment.run(async () => {
+    announce({ cloning: 'mine' });
+    beat();
+    beat(progress(1));
+  });
+  expect(beats).toEqual([{ cloning: 'mine' }, { cloning: 'mine' }, { cloning: 'mine', ...progress(1) }]);
 });
 
 test('activities that talk to a server give signs of life by themselves', async () => {
