@@ -38,8 +38,12 @@ export async function killServer(access: Access, role: 'database' | 'candidate')
     const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
     if (!/^NSpid:.*\t1$/m.test(status)) continue;
     process.kill(Number(pid), 'SIGKILL');
-    while ((await readlink(`/proc/${pid}/ns/pid`).catch(() => '')) === inside) await sleep(20);
-    return true;
+    // The kernel may take its time to end it, but not for ever: its worker stands still meanwhile.
+    for (let wait = 0; wait < 1500; wait += 1) {
+      if ((await readlink(`/proc/${pid}/ns/pid`).catch(() => '')) !== inside) return true;
+      await sleep(20);
+    }
+    throw new Error(`the first process of ${pod.name} was killed and did not end`);
   }
   throw new Error(`the first process of ${pod.name} was not found`);
 }
