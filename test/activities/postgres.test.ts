@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { createKube } from '../../src/activities/kubernetes/client.ts';
 import { createPostgresActivities } from '../../src/activities/postgres/index.ts';
 import type { SavedSettings } from '../../src/activities/types.ts';
 import type { Check } from '../../src/domain/checks.ts';
@@ -344,10 +345,13 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     );
   });
 
-  it('tells no value of a row when an import fails', async () => {
+  it('tells no value of a row when an import fails, and its server’s log none, nor a statement', async () => {
     const { world, candidate } = servers;
     const canary = 'canary7731';
     const text = `CREATE DATABASE canary;
+ALTER DATABASE canary SET log_statement = 'all';
+ALTER DATABASE canary SET log_min_duration_statement = 0;
+ALTER ROLE nobody PASSWORD '${canary}';
 \\connect canary
 CREATE TABLE n (a int);
 COPY n (a) FROM stdin;
@@ -358,6 +362,7 @@ COPY t (a) FROM stdin;
 ${canary}
 ${canary}
 \\.
+COMMENT ON TABLE t IS '${canary}';
 CREATE UNIQUE INDEX twice ON t (a);
 CREATE FUNCTION f(text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
   $$ BEGIN RAISE EXCEPTION 'no good: %', $1 USING ERRCODE = 'check_violation'; END $$;
@@ -373,6 +378,7 @@ ${canary} is no statement;
     const imported = await run(() => activities.importDump({ ...arg, name: 'canary' }), { heartbeats });
     expect(JSON.stringify([imported, heartbeats])).not.toContain(canary);
     expect(imported.unexpected.map(({ sqlstate, message }) => `${sqlstate} ${message}`)).toEqual([
+      '42704 role "nobody" does not exist',
       '22P02 invalid input syntax for type integer',
       '23505 could not create unique index "twice"',
       '23514 (words that may quote a row are left out)',
@@ -380,6 +386,9 @@ ${canary} is no statement;
       '42601 syntax error at or near',
       '? (words that may quote a row are left out)',
     ]);
+    const log = await createKube(servers.kubeConfig).log(candidate.pod, { container: candidate.pod.container });
+    expect(log).toContain('ready to accept connections');
+    expect(log).not.toContain(canary);
     await servers.sql(candidate.pod, 'postgres', 'DROP DATABASE canary');
   });
 
