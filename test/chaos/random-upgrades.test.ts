@@ -13,7 +13,7 @@ import { openGate, type UpgradeResult, type UpgradeStatus } from '../../src/doma
 import { undoOrder } from '../../src/domain/undo.ts';
 import type { ActivityName } from '../workflows/fake-world.ts';
 import { startHarness, type Harness, type Upgrade } from '../workflows/harness.ts';
-import { randomOf, sampled } from './seed.ts';
+import { randomOf, sampled, sampleSize } from './seed.ts';
 import { tell } from './table.ts';
 
 const title = 'random upgrades';
@@ -23,6 +23,8 @@ const upgrades = 300;
  * up.
  */
 const activitiesPerWorker = 300;
+/** What became of those that ended, and by whose doing. */
+const met = new Map<string, number>();
 /** After so many messages nobody plays any more: gates are approved, parks tried again, then given up. */
 const moves = 12;
 
@@ -59,6 +61,7 @@ const over = new AbortController();
 beforeAll(async () => {
   harness = await startHarness('random');
   activities = Object.keys(harness.makeWorld().world.activities) as ActivityName[];
+  // Each lets what it has begun end (`worker.shutdown`): one that is killed is for kills.test.ts, with activities that have effects.
   restarts = (async () => {
     for (let before = 0; !over.signal.aborted; await sleep(500)) {
       const done = [...harness.worlds.values()].reduce((sum, { order }) => sum + order.length, 0);
@@ -92,6 +95,8 @@ async function move(upgrade: Upgrade, status: UpgradeStatus, { chance, pick, who
   const gate = openGate(status);
   const { park } = status;
   const kind = whole(16);
+  // So late few are left that could still be asked to go back.
+  if (kind < 9 && status.committedAt !== null && chance(0.4)) return say('rollback', { by, acceptLostWrites: true });
   if (kind < 6 && gate) return approve(upgrade, gate.name, gate.evidence?.hash);
   if (kind < 9 && park)
     return say('resolve', { park: park.id, action: pick(['retry', 'retry', 'rollback', 'abort']), by });
@@ -189,6 +194,36 @@ async function endOf({ handle }: Upgrade): Promise<End> {
   }
 }
 
+/** In words of the table, and of what a whole run must have met. */
+function outcomeOf({ world }: Upgrade, end: End): string {
+  if ('failed' in end) return end.failed === 'Aborted' ? 'aborted' : `refused: ${end.failed}`;
+  if (end.result.outcome === 'upgraded') return 'upgraded';
+  if (world.journal.committed) return 'rolled back after the commit point';
+  return /was cancelled/.test(end.result.why ?? '') ? 'cancelled' : 'rolled back before it';
+}
+
+/**
+ * After `abort` was accepted no undo may be begun any more. Those that ran side by side with the one that failed were begun
+ * before.
+ */
+async function expectLeftAlone({ handle, world }: Upgrade): Promise<void> {
+  const undos = new Set<string>(world.journal.undos.map(({ activity }) => activity));
+  const events = (await handle.fetchHistory()).events ?? [];
+  const said = (event: (typeof events)[number]) =>
+    Buffer.from(
+      event.workflowExecutionUpdateAcceptedEventAttributes?.acceptedRequest?.input?.args?.payloads?.[0]?.data ?? '',
+    ).toString();
+  const answered = events.findLastIndex((event) => said(event).includes('"action":"abort"'));
+  expect(answered, 'the answer in the history').toBeGreaterThan(-1);
+  const begun = events
+    .slice(answered)
+    .map((event) => event.activityTaskScheduledEventAttributes?.activityType?.name ?? '')
+    .filter((name) => undos.has(name));
+  expect(begun, 'undos begun after the answer').toEqual([]);
+  // Where its closing was what failed, it may have taken effect.
+  if (!world.order.includes('closeJournal')) expect(world.journal.closed, 'the end in the journal').toBe(null);
+}
+
 function expectLawful({ world }: Upgrade, end: End): void {
   expect(world.broken).toEqual([]);
   const journalled = world.journal.undos.map((undo) => ({ ...undo, done: false }));
@@ -266,7 +301,9 @@ describe.concurrent(title, () => {
         if (did !== 'waits') said.push(did);
       }
       const end = await ended;
-      const outcome = 'result' in end ? end.result.outcome : end.failed;
+      const outcome = outcomeOf(upgrade, end);
+      const [kind = ''] = outcome.split(':');
+      met.set(kind, (met.get(kind) ?? 0) + 1);
       tell(context, title, {
         number,
         outcome,
@@ -276,6 +313,7 @@ describe.concurrent(title, () => {
       });
       try {
         expectLawful(upgrade, end);
+        if (outcome === 'aborted') await expectLeftAlone(upgrade);
       } catch (error) {
         throw new Error(
           `${outcome} after ${said.join('; ')}: ${error instanceof Error ? error.message : String(error)}`,
@@ -284,4 +322,18 @@ describe.concurrent(title, () => {
       }
     });
   }
+});
+
+// One that gets nowhere proves nothing. Of a sample that is too much to ask.
+test.runIf(sampleSize === undefined)(`${title} met every end`, () => {
+  expect(restarted).toBeGreaterThan(3);
+  for (const outcome of [
+    'upgraded',
+    'rolled back before it',
+    'rolled back after the commit point',
+    'cancelled',
+    'aborted',
+    'refused',
+  ])
+    expect(met.get(outcome) ?? 0, outcome).toBeGreaterThan(3);
 });
