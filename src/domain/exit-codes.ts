@@ -12,7 +12,7 @@ export const exitCodes = {
   notFound: { code: 6, says: 'there is no such upgrade' },
   alreadyRunning: { code: 7, says: 'an upgrade of this database runs already' },
   refused: { code: 8, says: 'the upgrade refused the message, e.g. wrong gate or stale evidence' },
-  checksFailed: { code: 9, says: 'a check FAILED; nothing was changed' },
+  checksFailed: { code: 9, says: 'a check FAILED; nothing was changed, or what was prepared is put back' },
   rolledBack: { code: 10, says: 'the upgrade ended in the old world: rolled back or rejected' },
   upgradeFailed: {
     code: 11,
