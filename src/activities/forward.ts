@@ -1,6 +1,6 @@
 import { beating, withLeave } from './context.ts';
 import type { Kube } from './kubernetes/client.ts';
-import { requireMayChange, requireNotOver } from './kubernetes/journal.ts';
+import { requireMayChange, requireMayStop, requireNotOver } from './kubernetes/journal.ts';
 import type { SharedActivities } from './types.ts';
 import type { World } from '../domain/facts.ts';
 
@@ -9,16 +9,20 @@ const forward = [
   'setReclaimPolicy',
   'createScratch',
   'createCandidate',
-  'pauseReconciler',
-  'suspendCronJob',
-  'stopService',
-  'setRoute',
   'fenceSource',
   'haltDatabase',
   'startClone',
   'replaceClaim',
   'deployTarget',
   'emptyTarget',
+] as const satisfies (keyof SharedActivities)[];
+
+/** The same, and the beginning of the way back after the commit point. */
+const stopping = [
+  'pauseReconciler',
+  'suspendCronJob',
+  'stopService',
+  'setRoute',
 ] as const satisfies (keyof SharedActivities)[];
 
 /**
@@ -36,6 +40,10 @@ export function askingJournal(kube: Kube, activities: SharedActivities): SharedA
       );
     return [name, asked] as const;
   };
-  const asked = [asking('takeLease', requireNotOver), ...forward.map((name) => asking(name, requireMayChange))];
+  const asked = [
+    asking('takeLease', requireNotOver),
+    ...forward.map((name) => asking(name, requireMayChange)),
+    ...stopping.map((name) => asking(name, requireMayStop)),
+  ];
   return { ...activities, ...beating(Object.fromEntries(asked)) };
 }

@@ -92,21 +92,26 @@ const stops = (): Promise<unknown>[] => [
 ];
 
 /** All that goes forward before the commit point. */
-function forward(): Promise<unknown>[] {
+const forward = (): Promise<unknown>[] => [...stops(), pause(), ...changes()];
+
+function pause(): Promise<unknown> {
+  const reconciler = { kind: 'ScaledObject', namespace, name: 'x', uid: 'x', before: null } as const;
+  const apiVersion = 'keda.sh/v1alpha1';
+  return run(() => activities.pauseReconciler({ world, reconciler: { ...reconciler, keeps: [], apiVersion } }));
+}
+
+/** What no way back begins with. */
+function changes(): Promise<unknown>[] {
   const { database } = facts;
   const source: ServerRef = { role: 'source', pod: database.pod, superuser: 'shop', host: null, port: 5432 };
   const sourceFacts = { major: 16 } as Parameters<SharedActivities['deployTarget']>[0]['source'];
   const claim = { claimUid: 'c', pv: 'p', handle: 'h' };
-  const reconciler = { kind: 'ScaledObject', namespace, name: 'x', uid: 'x', before: null, keeps: [] } as const;
-  const apiVersion = 'keda.sh/v1alpha1';
   return [
-    ...stops(),
     run(() => activities.journalUndo({ world, undos: [undo()] })),
     run(() => activities.journalOld({ world, old: oldWorldOf(database) })),
     run(() => activities.setReclaimPolicy({ world, volume: database.volume, policy: 'Retain' })),
     run(() => activities.createScratch({ world, claim: database.claim, bytes: 1 })),
     run(() => activities.createCandidate({ world, spec, database, source: sourceFacts, generation: 0 })),
-    run(() => activities.pauseReconciler({ world, reconciler: { ...reconciler, keeps: [], apiVersion } })),
     run(() => activities.fenceSource({ world, source, hbaFile: 'x', candidateIp: '192.0.2.1', readOnlyLogins: [] })),
     run(() => activities.haltDatabase({ world, database, atRest })),
     run(() => activities.startClone({ world, volume, label: 'clone' })),
@@ -147,13 +152,23 @@ test('nothing before the commit point is done again after it, but what the way b
   expect(await stands()).toEqual(before);
 
   await run(() => activities.journalBack({ world }));
-  await expectRefused([run(() => activities.journalUndo({ world, undos: [undo()] }))], /has been open since/);
+  const goesBack = /has been going back since .* Abort it, and then: pgleap recover databases\/postgres$/;
+  const begun = await stands();
+  await expectRefused(changes(), goesBack);
+  expect(await stands()).toEqual(begun);
+  // There is no such object: it was looked for.
+  await expect(pause()).rejects.toMatchObject({ type: 'WrongWorld' });
   await Promise.all(stops());
   expect((await kube.get('Deployment', service('metricity'))).spec?.replicas).toBe(0);
-  await run(() => activities.restoreService({ world, service: service('metricity') }));
-  await run(() => activities.journalUndone({ world, undoId: undo().id }));
   await run(() => activities.restoreCronJob({ world, service: service('blackbox') }));
   await run(() => activities.restoreRoute({ world, route, script }));
+  await run(() => activities.restoreService({ world, service: service('metricity') }));
+  await run(() => activities.journalUndone({ world, undoId: undo().id }));
+
+  // What began to go back and was frozen since would stop what is live again.
+  const back = await stands();
+  await expectRefused(forward(), goesBack);
+  expect(await stands()).toEqual(back);
 }, 120_000);
 
 test('nothing is changed once the upgrade is over, nor the database locked again', async () => {

@@ -110,6 +110,13 @@ export function undosOf({ entries }: Journal): RegisteredUndo[] {
  */
 function requireForward({ head, name, entries }: Journal): void {
   if (head.outcome !== null) throw fail('Refused', overText(name, head.outcome));
+  if (head.backAt) {
+    throw fail(
+      'Refused',
+      `journal ${name} says that this upgrade has been going back since ${head.backAt}, from a target that was open: nothing of what ` +
+        `comes before that is done again. Abort it, and then: pgleap recover ${placeOf(head.workflowId)}`,
+    );
+  }
   if (head.committedAt !== null) {
     throw fail(
       'Refused',
@@ -130,21 +137,30 @@ function overText(name: string, outcome: string): string {
   return `journal ${name} was closed as ${outcome}: this upgrade is over, and changes nothing more. Abort it, and start a new one`;
 }
 
-/**
- * Throws Refused unless the journal says that what comes before the commit point may be changed now. Going back after that
- * begins with some of the same changes, and is noted first.
- */
+/** Throws Refused unless the journal says that what comes before the commit point may be changed now. */
 export async function requireMayChange(kube: Kube, world: World): Promise<void> {
+  requireForward(await journalThere(kube, world));
+}
+
+/**
+ * The same of what services and visitors lose first, with which going back after the commit point begins, too: it is noted
+ * before, and nothing is put back until all of that is done. After that it would stop what is live again.
+ */
+export async function requireMayStop(kube: Kube, world: World): Promise<void> {
+  const journal = await journalThere(kube, world);
+  const { head, entries } = journal;
+  const beginsBack = head.outcome === null && head.backAt && entries.every(({ undoneAt }) => undoneAt === null);
+  if (!beginsBack) requireForward(journal);
+}
+
+async function journalThere(kube: Kube, world: World): Promise<Journal> {
   await checkCluster(kube, world);
   const journal = await journalOf(kube, world);
-  if (journal === undefined) {
-    throw fail(
-      'NotFound',
-      `journal ${world.namespace}/${names.journal(world.upgradeId)} is gone: nothing is changed without it`,
-    );
-  }
-  const { backAt, outcome } = journal.head;
-  if (outcome !== null || !backAt) requireForward(journal);
+  if (journal !== undefined) return journal;
+  throw fail(
+    'NotFound',
+    `journal ${world.namespace}/${names.journal(world.upgradeId)} is gone: nothing is changed without it`,
+  );
 }
 
 /** Throws PreflightRefused when the upgrade is over: a workflow that was reset to its beginning must not lock the database anew. */
