@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { messageOf } from '../../src/activities/errors.ts';
 import type { Kube } from '../../src/activities/kubernetes/client.ts';
 import { runInPod } from '../../src/activities/kubernetes/exec.ts';
+import { createVolumeActivities } from '../../src/activities/kubernetes/volumes.ts';
 import { seeRebound } from '../../src/activities/kubernetes/old-volume.ts';
 import type { SharedActivities } from '../../src/activities/types.ts';
 import { readSpecFile } from '../../src/client/spec-file.ts';
@@ -261,6 +262,51 @@ test('a volume that is gone at the provider leaves its clone, which is not remov
     type: 'Refused',
   });
   expect(await startAndCompare()).toEqual([expect.stringContaining('volume under claim databases/postgres-storage')]);
+}, 120_000);
+
+test('a claim that is not the original volume’s is not taken for it', async () => {
+  const { database } = facts;
+  const { claim, volume: original } = database;
+  const at = { namespace, name: claim.name };
+  const provider = { hasVolume: async () => true, findClone: async () => null };
+  const rebindWith = (part: Partial<Kube>) =>
+    run(() =>
+      createVolumeActivities({ ...kube, ...part }, provider).rebindOriginal({ world, database, volume, cloneLabel }),
+    );
+  // As a tool that keeps the claim as in Git: between the claim that goes and the one that is made.
+  const other = rebindWith({
+    async patch(kind, name, ...rest) {
+      if (kind === 'PersistentVolume' && name.name === original.pv) {
+        const { accessModes, storageClass: storageClassName } = claim;
+        const resources = { requests: { storage: '10Gi' } };
+        await kube.create('PersistentVolumeClaim', {
+          metadata: at,
+          spec: { accessModes, storageClassName, resources },
+        });
+        const phase = async () => (await kube.get('PersistentVolumeClaim', at)).status?.phase;
+        await expect.poll(phase, { timeout: 20_000 }).toBe('Bound');
+      }
+      return await kube.patch(kind, name, ...rest);
+    },
+  });
+  const message = expect.stringMatching(/is on PersistentVolume .*, not on the original .* Delete it/);
+  await expect(other).rejects.toMatchObject({ type: 'WrongWorld', message });
+  await kube.remove('PersistentVolumeClaim', at, (await kube.get('PersistentVolumeClaim', at)).metadata?.uid ?? '');
+  await expect.poll(() => kube.find('PersistentVolumeClaim', at), { timeout: 20_000 }).toBeUndefined();
+  expect(await rebind()).toEqual({ volume: 'original', kept: null });
+
+  const get: Kube['get'] = async (kind, name) => {
+    const found = await kube.get(kind, name);
+    if ('spec' in found && 'claimRef' in (found.spec ?? {}))
+      Object.assign(found.spec ?? {}, { claimRef: { uid: 'x' } });
+    return found;
+  };
+  await expect(rebindWith({ get })).rejects.toMatchObject({
+    type: 'WrongWorld',
+    message: expect.stringMatching(/is not bound to claim .* but to .* of uid x/),
+  });
+  await startAndCompare();
+  await run(() => activities.removeClone({ world, source: volume, label: cloneLabel }));
 }, 120_000);
 
 test('a volume that was opened is kept, whatever its policy said', async () => {

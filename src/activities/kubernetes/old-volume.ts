@@ -25,6 +25,42 @@ export function oldVolumeOf(world: World, database: DatabaseFact, pv: string | u
   return pv === names.clone(world) ? 'clone' : undefined;
 }
 
+/**
+ * Which of the old volumes a bound claim has. Throws WrongWorld when it has none, as one that somebody made in the moment between
+ * two claims of that name, or when that volume's claim is another.
+ */
+export async function oldVolumeUnder(
+  kube: Kube,
+  world: World,
+  database: DatabaseFact,
+  { metadata, spec }: Resource<'PersistentVolumeClaim'>,
+): Promise<VolumeUsed> {
+  const claim = `claim ${metadata?.namespace}/${metadata?.name}`;
+  const at = { name: spec?.volumeName ?? '' };
+  const which = oldVolumeOf(world, database, at.name);
+  if (which === undefined) {
+    throw fail(
+      'WrongWorld',
+      `${claim} is on PersistentVolume ${at.name}, not on the original ${database.volume.pv}: somebody made it meanwhile. ` +
+        `Delete it (the policy of ${at.name} decides what becomes of that volume), and retry`,
+    );
+  }
+  const volume =
+    which === 'original'
+      ? await getRecorded(kube, 'PersistentVolume', at, database.volume.pvUid)
+      : await kube.get('PersistentVolume', at);
+  if (which !== 'original' && !isOurs(volume, world)) {
+    throw strange('PersistentVolume', at, 'is not one that this upgrade made');
+  }
+  const holder = volume.spec?.claimRef;
+  if (holder?.uid === metadata?.uid) return which;
+  throw fail(
+    'WrongWorld',
+    `PersistentVolume ${at.name} is not bound to ${claim} of uid ${metadata?.uid}, but to ${holder?.namespace}/${holder?.name} ` +
+      `of uid ${holder?.uid}: look whose that is, and retry once it is gone`,
+  );
+}
+
 /** The volume to bind, as a PV that exists when this resolves. Throws Refused when neither original nor clone are left. */
 export async function findOldVolume(
   kube: Kube,

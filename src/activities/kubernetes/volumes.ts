@@ -13,6 +13,7 @@ import {
   keepOpenedVolume,
   keptVolume,
   oldVolumeOf,
+  oldVolumeUnder,
   requireHeld,
   type VolumeProvider,
 } from './old-volume.ts';
@@ -296,10 +297,11 @@ export function createVolumeActivities(
       const current = await kube.find('PersistentVolumeClaim', at);
       // A deleted claim still says Bound, and is gone as soon as the last pod lets go of it.
       const going = current?.metadata?.deletionTimestamp !== undefined;
-      const bound = oldVolumeOf(world, database, current?.spec?.volumeName);
-      if (bound !== undefined && !going) {
-        await holdClaim(kube, database, await awaitBound(at));
-        return { volume: bound, kept: await keptVolume(kube, world) };
+      if (!going && oldVolumeOf(world, database, current?.spec?.volumeName) !== undefined) {
+        const bound = await awaitBound(at);
+        const which = await oldVolumeUnder(kube, world, database, bound);
+        await holdClaim(kube, database, bound);
+        return { volume: which, kept: await keptVolume(kube, world) };
       }
       await requireStopped(world, database);
       await removeEraser(world);
@@ -324,8 +326,8 @@ export function createVolumeActivities(
         },
       );
       await createClaim(kube, at, claim, { labels: claim.labels, volumeName: old.volume.pv });
-      await awaitBound(at);
-      return { volume: old.which, kept: await keptVolume(kube, world) };
+      const which = await oldVolumeUnder(kube, world, database, await awaitBound(at));
+      return { volume: which, kept: await keptVolume(kube, world) };
     },
 
     async removeReleasedVolume({ world, database, byDriver }) {
