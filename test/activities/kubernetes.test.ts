@@ -15,6 +15,7 @@ import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { killJob, pollJob, startJob } from '../../src/activities/kubernetes/jobs.ts';
 import { listJournals } from '../../src/activities/kubernetes/journal.ts';
 import { sqlText } from '../../src/activities/postgres/psql.ts';
+import { unsynced } from '../../src/activities/postgres/sync.ts';
 import type {
   AtRest,
   ClusterFacts,
@@ -118,6 +119,18 @@ async function replicas(name: string): Promise<number | undefined> {
 async function runJob({ pod }: ServerRef): Promise<void> {
   await startJob(kubeConfig, pod, { name: 'filled', script: 'true' });
   await expect.poll(async () => (await pollJob(kubeConfig, pod, 'filled')).state).toBe('done');
+}
+
+/** What keeps the word of a disk that did not take what was written is heeded. */
+async function expectUnsynced(server: ServerRef, call: () => Promise<unknown>): Promise<void> {
+  const mark = `/dev/shm/${unsynced(server)}`;
+  await runInPod(kubeConfig, server.pod, ['sh', '-c', `echo 'Input/output error' >${mark}`]);
+  await expect(call()).rejects.toMatchObject({
+    type: 'CommandFailed',
+    nonRetryable: true,
+    message: expect.stringMatching(/did not take all that was written \(Input\/output error\)/),
+  });
+  await runInPod(kubeConfig, server.pod, ['rm', mark]);
 }
 
 async function inspectWith(change: Parameters<typeof makeSpec>[0]) {
@@ -627,6 +640,7 @@ describe('an upgrade that is rolled back', () => {
     const unswept = await checkpoint();
     await twice('sweepTarget', { world, target: emptied.first });
     expect(await checkpoint()).not.toBe(unswept);
+    await expectUnsynced(emptied.first, () => act('sweepTarget', { world, target: emptied.first }));
   }, 120_000);
 
   test('ends in exactly the old world', async () => {
@@ -700,6 +714,7 @@ describe('an upgrade that is committed', () => {
     await act('sweepTarget', { world, target: refilled });
     const opened = await twice('openTarget', arg);
     expect(opened.second).toEqual(opened.first);
+    await expectUnsynced(opened.first, () => act('openTarget', arg));
     late.thaw();
     early.thaw();
     last.thaw();

@@ -4,6 +4,7 @@ import { majorOf } from '../../domain/versions.ts';
 import { poll, requireLeave } from '../context.ts';
 import { fail } from '../errors.ts';
 import { sqlText } from '../postgres/psql.ts';
+import { syncData } from '../postgres/sync.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
 import type { Kube, Resource } from './client.ts';
 import { execInPod, runInPod } from './exec.ts';
@@ -226,7 +227,7 @@ export function createDatabaseActivities(
       });
       // All was loaded with fsync off. Once services write there is no way back, so it must survive a crash before that.
       await sqlText(kube.kc, target, 'CHECKPOINT', { timeoutMs: 10 * 60_000 });
-      await runInPod(kube.kc, target.pod, ['sync'], { timeoutMs: 10 * 60_000 });
+      await syncData(kube.kc, target);
     },
 
     async openTarget({ world, database }) {
@@ -282,7 +283,7 @@ export function createDatabaseActivities(
       if (login === undefined)
         throw fail('NotReady', `the target in ${pod.namespace}/${pod.name} takes no TCP connections`);
       // What the shutdown of the fenced server wrote, which had fsync off too.
-      await runInPod(kube.kc, pod, ['sync'], { timeoutMs: 10 * 60_000 });
+      await syncData(kube.kc, target.server);
       if (database.subPath === null) {
         const folder = `${database.mountPath}/${workSubPath(world)}`;
         await execInPod(kube.kc, pod, ['rmdir', '--', folder]);

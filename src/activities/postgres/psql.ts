@@ -108,7 +108,7 @@ export async function sqlJson<T>(kc: KubeConfig, server: ServerRef, sql: string,
 }
 
 /** What psql's exit code and words mean. */
-function sqlFailure(server: ServerRef, code: number, stderr: string): Error {
+export function sqlFailure(server: ServerRef, code: number, stderr: string): Error {
   const where = `${server.role} ${server.pod.namespace}/${server.pod.name}${server.host === null ? '' : ` to ${server.host}`}`;
   const text = redact(stderr.trim());
   const says = redact(withoutRows(stderr)).slice(-1500);
