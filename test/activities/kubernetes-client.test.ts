@@ -42,6 +42,16 @@ function configFor(server: string): KubeConfig {
   return kubeConfig;
 }
 
+/** As little as passes for one. */
+const meta = (name: string) => ({
+  name,
+  namespace: 'a',
+  uid: 'u',
+  resourceVersion: '1',
+  creationTimestamp: '2026-01-01T00:00:00Z',
+});
+const podOf = (metadata: object) => ({ metadata, spec: { containers: [{ name: 'c' }] } });
+
 describe('the client', () => {
   test.each([
     [401, 'AccessDenied', true],
@@ -110,9 +120,7 @@ describe('the client', () => {
     let seen = 0;
     const kube = await serve(() => {
       seen += 1;
-      return seen < 4
-        ? { code: 503, body: { message: 'restarting' } }
-        : { code: 200, body: { metadata: { name: 'b' } } };
+      return seen < 4 ? { code: 503, body: { message: 'restarting' } } : { code: 200, body: podOf(meta('b')) };
     });
     const at = { namespace: 'a', name: 'b' };
     await expect(kube.patch('Pod', at, {})).rejects.toMatchObject({ type: 'Unreachable' });
@@ -122,25 +130,42 @@ describe('the client', () => {
     expect(seen).toBe(3);
     seen = 0;
     const waiting = new MockActivityEnvironment({ heartbeatTimeoutMs: 30_000 });
-    expect(await waiting.run(() => kube.get('Pod', at))).toEqual({ metadata: { name: 'b' } });
+    expect(await waiting.run(() => kube.get('Pod', at))).toEqual(podOf(meta('b')));
   });
 
   test('sends merge patches, conditional deletes and reads page by page', async () => {
     const seen: string[] = [];
     const kube = await serve(({ method, url, headers }, body) => {
       seen.push(`${method} ${url} ${headers['content-type'] ?? ''} ${body}`);
+      if (method === 'PATCH') return { code: 200, body: { metadata: meta('b') } };
       const more = url?.includes('continue=') === false;
       return {
         code: 200,
-        body: { metadata: more ? { continue: 'next' } : {}, items: [{ metadata: { name: String(more) } }] },
+        body: { metadata: more ? { continue: 'next' } : {}, items: [podOf(meta(String(more)))] },
       };
     });
-    await kube.patch('Deployment', { namespace: 'a', name: 'b' }, { spec: { replicas: 0 } });
+    await kube.patch('CronJob', { namespace: 'a', name: 'b' }, { spec: { replicas: 0 } });
     await kube.remove('PersistentVolumeClaim', { namespace: 'a', name: 'b' }, 'the-uid');
     expect(seen[0]).toMatch(/^PATCH .*application\/merge-patch\+json \{"spec":\{"replicas":0\}\}$/);
     expect(seen[1]).toMatch(/^DELETE .*"preconditions":\{"uid":"the-uid"\}/);
     const pods = await kube.list('Pod', { namespace: 'a', labels: 'app=x' });
     expect(pods.map(({ metadata }) => metadata?.name)).toEqual(['true', 'false']);
+  });
+});
+
+describe('an object', () => {
+  const at = { namespace: 'a', name: 'b' };
+  const { uid: _uid, ...nameless } = meta('b');
+
+  test.each([
+    ['of another name', podOf(meta('c'))],
+    ['of another namespace', podOf({ ...meta('b'), namespace: 'c' })],
+    ['without uid', podOf(nameless)],
+    ['with a container’s list that is none', { ...podOf(meta('b')), spec: { containers: {} } }],
+    ['with labels that are none', podOf({ ...meta('b'), labels: 'app=b' })],
+  ])('%s is not believed', async (_, body) => {
+    const kube = await serve(() => ({ code: 200, body }));
+    await expect(kube.get('Pod', at)).rejects.toMatchObject({ type: 'Unreachable' });
   });
 });
 

@@ -19,10 +19,13 @@ import { sqlJson } from '../../src/activities/postgres/psql.ts';
 import { cameOutBefore, versionText, whyNotUpgrade } from '../../src/domain/versions.ts';
 import { loadKubeConfig } from '../../src/worker/config.ts';
 import { pod as podOfExec, startExecServer } from '../activities/exec-server.ts';
-import { damaged, explained, fuzz, nearly, strangeJson, strangeText } from './fuzz.ts';
+import { asText, bodies, explained, fuzz, nearly, strangeText } from './fuzz.ts';
 
 const world: World = { clusterUid: 'c', upgradeId: 'u00000001', startedAt: '2026-01-01T00:00:00Z', namespace: 'db' };
-const namespaceObject = { kind: 'Namespace', metadata: { name: 'kube-system', uid: 'c' } };
+const namespaceObject = {
+  kind: 'Namespace',
+  metadata: { name: 'kube-system', uid: 'c', resourceVersion: '1', creationTimestamp: '2026-01-01T00:00:00Z' },
+};
 
 let folder: string;
 let server: Server;
@@ -68,10 +71,6 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-const asText = (value: unknown) => JSON.stringify(value) ?? '';
-const bodies = (right: unknown) =>
-  fc.oneof(damaged(right).map(asText), strangeJson.map(asText), nearly(fc.constant(asText(right))), strangeText);
-
 const head = {
   upgradeId: world.upgradeId,
   workflowId: 'pgleap/db/postgres',
@@ -89,6 +88,8 @@ const entry = {
 const journal = (upgrade: string, undo: string) => ({
   metadata: {
     name: 'pgleap-u00000001-journal',
+    namespace: 'db',
+    uid: 'j',
     labels: { 'pgleap.dev/upgrade': world.upgradeId },
     creationTimestamp: '2026-01-01T00:00:01Z',
     resourceVersion: '1',
@@ -117,14 +118,21 @@ fuzz('journals that somebody edited', fc.tuple(bodies(head), bodies(entry)), 150
   expect(writes, `writes, ${done === true ? 'done' : 'refused'}`).toBe(0);
 });
 
-const pod = { kind: 'Pod', metadata: { name: 'p', namespace: 'db', uid: 'u' }, spec: { containers: [{ name: 'a' }] } };
+const pod = {
+  kind: 'Pod',
+  metadata: { name: 'p', namespace: 'db', uid: 'u', resourceVersion: '1', creationTimestamp: '2026-01-01T00:00:00Z' },
+  spec: { containers: [{ name: 'a' }] },
+};
 // Side by side, because a read is tried again after a moment when what answers is not the API.
 fuzz(
   'bodies of the Kubernetes API',
   fc.array(bodies(pod), { minLength: 15, maxLength: 15 }),
   100,
   async (texts) => {
-    answers = (path) => ({ status: 200, body: texts[Number(/\/pods\/p(\d+)/.exec(path)?.[1] ?? 0)] ?? '' });
+    answers = (path) => {
+      const [, at = '0'] = /\/pods\/p(\d+)/.exec(path) ?? [];
+      return { status: 200, body: texts[Number(at)]?.replace('"name":"p"', `"name":"p${at}"`) ?? '' };
+    };
     await Promise.all(texts.map((_text, at) => explained(() => kube.get('Pod', { namespace: 'db', name: `p${at}` }))));
     await explained(() => kube.list('Pod', { namespace: 'db' }));
   },

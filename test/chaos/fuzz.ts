@@ -148,6 +148,12 @@ export function damaged(right: unknown): fc.Arbitrary<unknown> {
   });
 }
 
+export const asText = (value: unknown) => JSON.stringify(value) ?? '';
+
+/** What a server may answer in place of `right`. */
+export const bodies = (right: unknown): fc.Arbitrary<string> =>
+  fc.oneof(damaged(right).map(asText), strangeJson.map(asText), nearly(fc.constant(asText(right))), strangeText);
+
 type Path = (string | number)[];
 
 function pathsOf(value: unknown, above: Path = []): Path[] {

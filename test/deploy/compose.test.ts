@@ -22,14 +22,18 @@ let services: {
   worker: { environment: Record<string, string>; ports: string[]; volumes: string[] };
 };
 
+const kubeSystem = {
+  kind: 'Namespace',
+  metadata: { name: 'kube-system', uid: 'u', resourceVersion: '1', creationTimestamp: '2026-01-01T00:00:00Z' },
+};
+
 beforeAll(async () => {
   services = parse(await readFile(path.join(root, 'docker-compose.yml'), 'utf8')).services;
   folder = await mkdtemp(path.join(tmpdir(), 'pgleap-compose-'));
   // As much of a cluster and of Linode as a worker asks for at its start.
   outside = createServer((request, response) => {
     const namespace = request.url?.includes('/namespaces/');
-    const body =
-      namespace === true ? { kind: 'Namespace', metadata: { uid: 'u' } } : { data: [], page: 1, pages: 1, results: 0 };
+    const body = namespace === true ? kubeSystem : { data: [], page: 1, pages: 1, results: 0 };
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(body));
   });
   await new Promise<void>((resolve) => outside.listen(0, '127.0.0.1', resolve));

@@ -18,6 +18,11 @@ let temporal: TemporalServer;
 let outside: Server;
 let url: string;
 
+const kubeSystem = {
+  kind: 'Namespace',
+  metadata: { name: 'kube-system', uid: 'u', resourceVersion: '1', creationTimestamp: '2026-01-01T00:00:00Z' },
+};
+
 beforeAll(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'pgleap-worker-'));
   outside = createServer((request, response) => {
@@ -26,7 +31,7 @@ beforeAll(async () => {
     };
     if (request.url?.startsWith('/api/v1/namespaces/kube-system')) {
       const good = request.headers.authorization === 'Bearer good';
-      answer(good ? 200 : 401, good ? { kind: 'Namespace', metadata: { uid: 'u' } } : { message: 'no' });
+      answer(good ? 200 : 401, good ? kubeSystem : { message: 'no' });
     } else if (request.headers.authorization === `Bearer ${token}`) {
       answer(200, { data: [], page: 1, pages: 1, results: 0 });
     } else {

@@ -23,6 +23,7 @@ import type { Right } from '../../domain/rights.ts';
 import { abortSignal, mayWait, pause, requireLeave } from '../context.ts';
 import { isFailure } from '../errors.ts';
 import { fromResponse, notTheApi, reasonOf, unreachable } from './failures.ts';
+import { hasShape } from './shapes.ts';
 import {
   createConfiguration,
   HttpMethod,
@@ -214,7 +215,13 @@ export function createKube(kc: KubeConfig): Kube {
   }
 
   async function get<K extends Kind>(kind: K, at: ObjectName): Promise<Resource<K>> {
-    return await call(HttpMethod.GET, pathOf(kind, at), asObject<Resource<K>>);
+    const [, , namespaced] = paths[kind];
+    return await call(HttpMethod.GET, pathOf(kind, at), (body) => {
+      const object = asObject(kind)(body);
+      const { name, namespace } = object?.metadata ?? {};
+      // Of another one nothing is believed: whose pods are looked for, say, is read from it.
+      return name === at.name && (!namespaced || namespace === at.namespace) ? object : undefined;
+    });
   }
 
   return {
@@ -225,7 +232,7 @@ export function createKube(kc: KubeConfig): Kube {
       const items: Resource<K>[] = [];
       let next: string | undefined;
       do {
-        const page = await call(HttpMethod.GET, pathOf(kind, { namespace: where.namespace }), asList<Resource<K>>, {
+        const page = await call(HttpMethod.GET, pathOf(kind, { namespace: where.namespace }), asList<K>(kind), {
           query: { limit: '500', labelSelector: where.labels, continue: next },
         });
         items.push(...page.items);
@@ -237,12 +244,12 @@ export function createKube(kc: KubeConfig): Kube {
       const [group] = paths[kind];
       const body = { apiVersion: group.replace(/^\/apis?\//, ''), kind, ...object };
       const path = pathOf(kind, { namespace: object.metadata?.namespace });
-      return await call(HttpMethod.POST, path, asObject<Resource<K>>, { body, query: { fieldManager: 'pgleap' } });
+      return await call(HttpMethod.POST, path, asObject(kind), { body, query: { fieldManager: 'pgleap' } });
     },
     async replace<K extends Kind>(kind: K, object: Resource<K>) {
       const path = pathOf(kind, { namespace: object.metadata?.namespace, name: object.metadata?.name ?? '' });
       const query = { fieldManager: 'pgleap' };
-      return await call(HttpMethod.PUT, path, asObject<Resource<K>>, { body: object, query });
+      return await call(HttpMethod.PUT, path, asObject(kind), { body: object, query });
     },
     async patch<K extends Kind>(
       kind: K,
@@ -253,7 +260,7 @@ export function createKube(kc: KubeConfig): Kube {
       const type =
         options.strategic === true ? 'application/strategic-merge-patch+json' : 'application/merge-patch+json';
       const query = { fieldManager: 'pgleap', dryRun: options.dryRun === true ? 'All' : undefined };
-      return await call(HttpMethod.PATCH, pathOf(kind, at), asObject<Resource<K>>, { body, type, query });
+      return await call(HttpMethod.PATCH, pathOf(kind, at), asObject(kind), { body, type, query });
     },
     async remove(kind, at, uid, options = {}) {
       const body = {
@@ -319,22 +326,24 @@ function asJson(body: string): Record<string, unknown> | undefined {
   }
 }
 
-/** Everything the API server keeps has metadata; the rest of its shape is the server's to vouch for. */
-// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- only the caller knows what it asked for
-function asObject<T>(body: string): T | undefined {
-  const value = asJson(body);
-  return isObject(value) ? (value as T) : undefined;
+function asObject<K extends Kind>(kind: K): (body: string) => Resource<K> | undefined {
+  return (body) => {
+    const value = asJson(body);
+    return hasShape(kind, value) ? (value as unknown as Resource<K>) : undefined;
+  };
 }
 
-// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- only the caller knows what it asked for
-function asList<T>(body: string): { items: T[]; metadata?: { continue?: string } } | undefined {
-  const value = asJson(body);
-  if (value === undefined || !Array.isArray(value['items']) || !value['items'].every(isObject)) return undefined;
-  return value as unknown as { items: T[]; metadata?: { continue?: string } };
+interface Page<K extends Kind> {
+  items: Resource<K>[];
+  metadata?: { continue?: string };
 }
 
-function isObject(value: unknown): boolean {
-  return isRecord(value) && isRecord(value['metadata']);
+function asList<K extends Kind>(kind: K): (body: string) => Page<K> | undefined {
+  return (body) => {
+    const value = asJson(body);
+    if (!isRecord(value) || !Array.isArray(value['items'])) return undefined;
+    return value['items'].every((item) => hasShape(kind, item)) ? (value as unknown as Page<K>) : undefined;
+  };
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
