@@ -109,7 +109,7 @@ const podsAt = `api/v1/namespaces/${namespace}/pods`;
 const siteAt = 'apis/apps/v1/namespaces/web/deployments/site';
 const sitePodsAt = 'api/v1/namespaces/web/pods';
 const claimAt = `api/v1/namespaces/${namespace}/persistentvolumeclaims/data`;
-const pvAt = 'api/v1/persistentvolumes/pv-old';
+export const pvAt = 'api/v1/persistentvolumes/pv-old';
 const pvsAt = 'api/v1/persistentvolumes';
 export const eraserAt = `${podsAt}/pgleap-u00000001-eraser`;
 const attachmentsAt = 'apis/storage.k8s.io/v1/volumeattachments';
@@ -242,3 +242,6 @@ export const scenes: Record<string, Scene> = {
     needs: { [pvAt]: [uid, 'spec.csi.volumeHandle', 'status.phase'] },
   },
 };
+
+const { claimRef: _claim, ...spec } = pv('pv-old', 'Retain', 'Bound', '').spec;
+export const unclaimed = { ...pv('pv-old', 'Retain', 'Bound', ''), spec };

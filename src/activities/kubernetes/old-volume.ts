@@ -265,7 +265,7 @@ export async function requireHeld(kube: Kube, { metadata, spec, status }: Resour
     const claim = await kube.find('PersistentVolumeClaim', { namespace, name });
     // A deleted claim stays, and says Bound, until the last pod lets go of it; its volume says so a while longer.
     const going = claim?.metadata?.deletionTimestamp !== undefined;
-    if (claim?.metadata?.uid === uid && !going) return;
+    if (claim !== undefined && claim.metadata?.uid === uid && !going) return;
     is = `bound to claim ${namespace}/${name}, which is ${going ? 'being deleted' : 'gone'}`;
   }
   throw fail(

@@ -12,8 +12,11 @@ const id = z.string().min(1);
 const named = z.looseObject({ name: id });
 const count = z.int().nonnegative();
 
+/** Names are put into paths. */
+const objectName = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/);
+
 const metadata = z.looseObject({
-  name: id,
+  name: objectName,
   uid: id,
   resourceVersion: id,
   creationTimestamp: z.iso.datetime(),

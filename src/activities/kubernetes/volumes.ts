@@ -94,7 +94,7 @@ export function createVolumeActivities(
         const kept = ours.filter(({ spec }) => spec?.persistentVolumeReclaimPolicy !== 'Delete');
         for (const { metadata } of kept) {
           const body = {
-            metadata: { resourceVersion: metadata?.resourceVersion },
+            metadata: { uid: metadata?.uid, resourceVersion: metadata?.resourceVersion },
             spec: { persistentVolumeReclaimPolicy: 'Delete' },
           };
           await kube.patch('PersistentVolume', { name: metadata?.name ?? '' }, body).catch((error: unknown) => {
