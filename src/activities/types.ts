@@ -102,9 +102,10 @@ export interface ClusterActivities {
   pauseReconciler(arg: { world: World; reconciler: ReconcilerFact }): Promise<void>;
   /** Reads it all again. Throws NotStopped naming a service that runs again, or may, and who did that. */
   seeAtRest(arg: { world: World; atRest: AtRest }): Promise<void>;
-  /** Sets a workload to 0 and waits until its pods are gone; kills nothing. */
-  stopService(arg: { world: World; service: ServiceFact }): Promise<void>;
-  suspendCronJob(arg: { world: World; service: ServiceFact }): Promise<{ runningJobs: number }>;
+  /** Sets a workload to 0 and waits until its pods are gone; kills nothing. Says its count before; undefined: it is gone. */
+  stopService(arg: { world: World; service: ServiceFact }): Promise<{ had: number } | undefined>;
+  /** `wasOn`: when it was called; missing in the histories of older versions. */
+  suspendCronJob(arg: { world: World; service: ServiceFact }): Promise<{ runningJobs: number; wasOn?: boolean }>;
   /** Waits until all replicas are ready again (all for Deployment and StatefulSet). */
   startService(arg: { world: World; service: ServiceFact }): Promise<{ at: string }>;
   resumeCronJob(arg: { world: World; service: ServiceFact }): Promise<{ missed: string | null }>;

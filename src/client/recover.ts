@@ -20,6 +20,7 @@ import {
   cloneKeptText,
   differencesText,
   standsAgain,
+  switchedOffText,
   writesText,
   type Back,
   type Compared,
@@ -166,9 +167,10 @@ async function recover(
     const others = undos.filter((undo) => undo !== lease);
     const rebound = undos.some(({ activity, done }) => activity === 'rebindOriginal' && done);
     const bound = rebound && old !== null ? await seeRebound(kube, world, old.database) : {};
+    const opened = recovery.committedAt !== null;
     const back =
       direction === 'back'
-        ? { ...(await goBack(way, { world, undos: others, old, opened: recovery.committedAt !== null })), ...bound }
+        ? { ...(await goBack(way, { world, undos: others, old, opened, alsoOff: opened })), ...bound }
         : null;
     const compared = back?.compared ?? (old === null ? [] : await finishReopening(way, { world, undos: others, old }));
     const outcome = ({ back: 'rolled-back', finish: 'upgraded', release: 'released' } as const)[direction];
@@ -334,6 +336,7 @@ export function recoveredText({ ok, outcome, compared, differences, before, back
     ...(back?.kept ? [`What was written is kept on volume ${back.kept.handle} (PV ${back.kept.pv}).`] : []),
     ...(back?.cloneKept ? [cloneKeptText(back.cloneKept)] : []),
     ...(back?.lostWrites ? [`Lost: ${writesText(back.lostWrites)}`] : []),
+    ...(back && back.switchedOff.length > 0 ? [switchedOffText(back.switchedOff)] : []),
     ...(back?.missedRuns ?? []).map((missed) => `A CronJob missed a run: ${missed}`),
     ...(report === null ? [] : [`Report: ${report}`]),
   ].join('\n');

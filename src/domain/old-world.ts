@@ -179,6 +179,11 @@ export interface SourceSeen {
   takesLogins: boolean;
 }
 
+/** What was switched off again, for people. */
+export function switchedOffText(what: readonly string[]): string {
+  return `Off before the upgrade, switched on since, and off again: ${what.join(', ')}.`;
+}
+
 /** What going back came to. */
 export interface Back {
   /** The old world as it was and as it is now. */
@@ -190,6 +195,8 @@ export interface Back {
   cloneKept: string | null;
   /** What was written after the commit point and is lost to the services; null when it was not passed. */
   lostWrites: Writes | null;
+  /** What was off before the upgrade, on when the way back after the commit point began, and is off again. */
+  switchedOff: string[];
   /** Runs that CronJobs missed meanwhile, a sentence each. */
   missedRuns: string[];
 }

@@ -3,7 +3,7 @@
  * `pgleap recover` do this alike: nothing here knows who calls the activities.
  */
 import type { SharedActivities } from '../activities/types.ts';
-import type { ServerRef, World } from '../domain/facts.ts';
+import type { ServerRef, ServiceFact, World } from '../domain/facts.ts';
 import {
   compared,
   comparedHash,
@@ -43,19 +43,29 @@ export interface Way {
 
 /**
  * Undoes all that is not undone. `opened`: the commit point was passed and somebody accepted what is lost: services are taken
- * off the target first, and what they wrote is counted.
+ * off the target first, and what they wrote is counted. `alsoOff`: so are those that were off before the upgrade.
  */
 export async function goBack(
   way: Way,
-  arg: { world: World; undos: RegisteredUndo[]; old: OldWorld | null; opened: boolean },
+  arg: { world: World; undos: RegisteredUndo[]; old: OldWorld | null; opened: boolean; alsoOff: boolean },
 ): Promise<Back> {
-  const { world, undos, old, opened } = arg;
-  const back: Back = { compared: [], volume: null, kept: null, cloneKept: null, lostWrites: null, missedRuns: [] };
+  const { world, undos, old, opened, alsoOff } = arg;
+  const back: Back = {
+    compared: [],
+    volume: null,
+    kept: null,
+    cloneKept: null,
+    lostWrites: null,
+    switchedOff: [],
+    missedRuns: [],
+  };
   // Later the pod under the claim is the source again, and nothing of the target is left to be counted.
   if (opened && old) {
-    back.lostWrites = undos.every(({ done }) => !done)
-      ? await takeDown(way, world, undos, old)
-      : unknownWrites('an earlier run was stopped after it had counted', new Date().toISOString());
+    if (undos.every(({ done }) => !done)) {
+      Object.assign(back, await takeDown(way, world, undos, old, alsoOff));
+    } else {
+      back.lostWrites = unknownWrites('an earlier run was stopped after it had counted', new Date().toISOString());
+    }
   }
 
   const order = undoOrder(undos);
@@ -146,7 +156,13 @@ async function tickOff(way: Way, world: World, undo: RegisteredUndo): Promise<vo
 }
 
 /** Nobody uses the target any more, and what was written to it is counted; it is kept, with its fence. */
-async function takeDown(way: Way, world: World, undos: RegisteredUndo[], old: OldWorld): Promise<Writes> {
+async function takeDown(
+  way: Way,
+  world: World,
+  undos: RegisteredUndo[],
+  old: OldWorld,
+  alsoOff: boolean,
+): Promise<Pick<Back, 'lostWrites' | 'switchedOff'>> {
   const { database, opened } = old;
   const namespaces = old.services.map(({ namespace }) => namespace);
   const count = async (): Promise<Writes> => {
@@ -163,6 +179,8 @@ async function takeDown(way: Way, world: World, undos: RegisteredUndo[], old: Ol
   await way.all(
     reconcilers.map((arg) => way.look('pauseReconciler', `pause ${arg.reconciler.kind} ${arg.reconciler.name}`, arg)),
   );
+  const switchedOff: string[] = [];
+  const wereOff = alsoOff ? old.services.filter((service) => !service.readOnly && !hasUndo(undos, service)) : [];
   await way.all([
     ...undos.flatMap((undo) =>
       undo.activity === 'restoreCronJob'
@@ -174,13 +192,30 @@ async function takeDown(way: Way, world: World, undos: RegisteredUndo[], old: Ol
         ? [way.call('stopService', `stop ${undo.args.service.namespace}/${undo.args.service.name}`, undo.args)]
         : [],
     ),
+    ...wereOff.map(async (service) => switchedOff.push(...(await switchOff(way, world, service)))),
   ] as Promise<unknown>[]);
   await way.look('closeTarget', 'fence the target', { world, database });
   const after = await count();
   // Who was connected is seen only while they are.
   const known = after.transactions === null ? before : after;
   const clients = [before.clients, after.clients].filter((one) => one !== null);
-  return { ...known, clients: clients.length === 0 ? null : [...new Set(clients.flat())] };
+  const lostWrites = { ...known, clients: clients.length === 0 ? null : [...new Set(clients.flat())] };
+  return { lostWrites, switchedOff };
+}
+
+function hasUndo(undos: RegisteredUndo[], { uid }: ServiceFact): boolean {
+  return undos.some(({ args }) => 'service' in args && args.service.uid === uid);
+}
+
+/** Stops what was off before the upgrade, and stays off: nothing puts it back. Says what it was, if somebody had switched it on. */
+async function switchOff(way: Way, world: World, service: ServiceFact): Promise<string[]> {
+  const { kind, namespace, name } = service;
+  if (kind === 'CronJob') {
+    const { wasOn } = await way.call('suspendCronJob', `suspend ${namespace}/${name}`, { world, service });
+    return wasOn === true ? [`CronJob ${namespace}/${name}`] : [];
+  }
+  const { had = 0 } = (await way.call('stopService', `stop ${namespace}/${name}`, { world, service })) ?? {};
+  return had > 0 ? [`${kind} ${namespace}/${name} (${had} replicas)`] : [];
 }
 
 /**

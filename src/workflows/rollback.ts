@@ -1,7 +1,7 @@
 /** The workflow's way back: a failure parks it, with retry and abort; nothing cancels it. */
 import { CancellationScope, patched } from '@temporalio/workflow';
 import type { SharedActivities } from '../activities/types.ts';
-import { cloneKeptText, differencesText, writesText } from '../domain/old-world.ts';
+import { cloneKeptText, differencesText, switchedOffText, writesText } from '../domain/old-world.ts';
 import { downtimeSeconds } from '../domain/state.ts';
 import { placeOf } from '../domain/text.ts';
 import type { RegisteredUndo } from '../domain/undo.ts';
@@ -30,7 +30,8 @@ export async function rollBack(run: Run): Promise<boolean> {
         status.downtime = { from: now(), to: null };
       }
       const { world } = resolved(run);
-      status.back = await goBack(wayOf(run), { world, undos: status.undo, old: oldWorldOf(run), opened });
+      const alsoOff = opened && patched('way-back-stops-what-was-off');
+      status.back = await goBack(wayOf(run), { world, undos: status.undo, old: oldWorldOf(run), opened, alsoOff });
     } catch (error) {
       if (error instanceof GaveUp) return false;
       throw error;
@@ -106,7 +107,7 @@ function wayOf(run: Run): Way {
 /** What people must know of how it ended, in the upgrade's notes. */
 function tellBack({ status }: Run): void {
   if (!status.back) return;
-  const { volume, kept, cloneKept, lostWrites, compared, missedRuns } = status.back;
+  const { volume, kept, cloneKept, lostWrites, compared, switchedOff, missedRuns } = status.back;
   const { plan } = status;
   const label = plan?.facts?.volume?.label ?? plan?.facts?.cluster.database.volume.handle ?? 'the original volume';
   if (volume === 'original-static') {
@@ -120,6 +121,7 @@ function tellBack({ status }: Run): void {
   if (kept) status.notes.push(`What was written is kept on volume ${kept.handle} (PV ${kept.pv}, under Retain).`);
   if (cloneKept) status.notes.push(cloneKeptText(cloneKept));
   if (lostWrites) status.notes.push(`Lost with the way back: ${writesText(lostWrites)}`);
+  if (switchedOff.length > 0) status.notes.push(switchedOffText(switchedOff));
   for (const missed of missedRuns) status.notes.push(`A CronJob missed a run: ${missed}`);
   for (const difference of differencesText(compared)) status.notes.push(`Not as before: ${difference}`);
 }

@@ -168,7 +168,13 @@ const eachCommand = (call: string, fault: Fault) =>
   !/command [2-9]$/.test(call) || ['reset before', 'reset after', '403', '429'].includes(fault);
 
 export const podScenes: Scene[] = [
-  { activity: 'stopService', run: () => stop(kube), after: () => run(() => restore(plain)) },
+  {
+    activity: 'stopService',
+    run: () => stop(kube),
+    // An attempt whose answer was lost may have stopped it.
+    told: (seen) => seen !== undefined && seen.had >= 0,
+    after: () => run(() => restore(plain)),
+  },
   { activity: 'restoreService', before: () => run(() => stop(plain)), run: () => restore(kube) },
   {
     activity: 'startService',

@@ -44,7 +44,7 @@ test('once an earlier run lifted the fence, nothing says that the data is the sa
   const rows = async (done: boolean) => {
     const { way } = wayThat();
     const undos: RegisteredUndo[] = [{ ...undo, done, args: { world, database, hbaFile: '' } }];
-    const back = await goBack(way, { world, undos, old, opened: false });
+    const back = await goBack(way, { world, undos, old, opened: false, alsoOff: false });
     return back.compared.filter(({ area }) => area === 'data').map(({ found, equal }) => ({ found, equal }));
   };
   expect(await rows(false)).toEqual([{ found: 'nobody answers', equal: null }]);
@@ -60,7 +60,7 @@ test('what a run that was stopped had counted is said to be unknown, not nothing
     { ...undo, id: 'b', done: true },
   ];
   const { way, calls } = wayThat();
-  const { lostWrites } = await goBack(way, { world, undos, old: oldWorldOf(database), opened: true });
+  const { lostWrites } = await goBack(way, { world, undos, old: oldWorldOf(database), opened: true, alsoOff: true });
   expect(calls).not.toContain('journalBack');
   expect(lostWrites === null ? '' : writesText(lostWrites)).toMatch(
     /^How much was written is not known \(an earlier run .*\), as of .*; who was connected is not known\.$/,

@@ -68,7 +68,15 @@ function typed(block: string): string[][] {
 test('an upgrade that went back says what is not as it was, and that writes are lost', () => {
   const equal: Compared = { area: 'volume', what: 'v', expected: 'a', found: 'a', equal: true };
   const says = (compared: Compared[], lostWrites: Writes | null) => {
-    const back: Back = { compared, volume: 'original', kept: null, cloneKept: null, lostWrites, missedRuns: [] };
+    const back: Back = {
+      compared,
+      volume: 'original',
+      kept: null,
+      cloneKept: null,
+      lostWrites,
+      switchedOff: [],
+      missedRuns: [],
+    };
     const result = { ok: false, outcome: 'rolled-back', why: 'too slow', back } as UpgradeStatus['result'];
     return headline({ ...planned(), stage: 'ended', result });
   };

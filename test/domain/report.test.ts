@@ -72,6 +72,7 @@ test('an upgrade that went back says what was compared, which volume it is on, a
       clients: ['app from web/site-1'],
       why: null,
     },
+    switchedOff: [],
     missedRuns: [],
   };
   const text = page(status);

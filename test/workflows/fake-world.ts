@@ -265,15 +265,18 @@ export function createWorld(knobs: Knobs) {
       atRestSeen = true;
     },
     stopService: async ({ service: known }) => {
-      registered('restoreService', about(known));
+      if (known.replicas !== 0) registered('restoreService', about(known));
       law(![...state.paused.values()].includes(false), 'what would start services again is paused before they stop');
       law(!known.readOnly && known.kind !== 'CronJob', 'only services that write are stopped');
+      const had = state.counts.get(place(known)) ?? 0;
       state.counts.set(place(known), 0);
+      return { had };
     },
     suspendCronJob: async ({ service: known }) => {
-      registered('restoreCronJob', about(known));
+      if (known.suspended !== true) registered('restoreCronJob', about(known));
+      const wasOn = state.suspended.get(place(known)) !== true;
       state.suspended.set(place(known), true);
-      return { runningJobs: 1 };
+      return { runningJobs: 1, wasOn };
     },
     startService: async ({ service: known }) => {
       law(!target.fenced, 'a service sees one database: the target must be open before it starts');

@@ -26,6 +26,7 @@ const ways = [
   // Preflight changes nothing, and cleanup cannot be undone: before it there is its gate.
   ...phases.flatMap(({ name }) => (name === 'preflight' || name === 'cleanup' ? [] : [`rolled-back-in-${name}`])),
   'rolled-back-at-cleanup',
+  'rolled-back-with-more-on',
   'rolled-back-by-policy',
   'rolled-back-by-downtime',
   'cancelled',

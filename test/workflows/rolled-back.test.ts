@@ -199,6 +199,24 @@ describe.concurrent('rolled back', () => {
     expect((await late.handle.result()).ok).toBe(true);
   });
 
+  test('from the retention time, with what was off before the upgrade and was switched on since', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, cleanup: {} } } });
+    const { world } = upgrade;
+    const { namespace } = world.database.workload;
+    await world.until(() => world.told.some(({ text }) => text.includes('gate cleanup:')));
+    world.state.counts.set(`${namespace}/sleeping`, 3);
+    world.state.suspended.set(`${namespace}/resting`, false);
+    await upgrade.handle.executeUpdate<string, [unknown]>('rollback', {
+      args: [{ by: 'ada', acceptLostWrites: true }],
+    });
+    const { back } = await upgrade.handle.result();
+    oldWorldStands(upgrade);
+    const names = [`CronJob ${namespace}/resting`, `StatefulSet ${namespace}/sleeping (3 replicas)`];
+    expect(back?.switchedOff.toSorted()).toEqual(names);
+    expect((await upgrade.status()).notes).toContainEqual(expect.stringMatching(/and off again: .*sleeping/));
+    await keepHistory(upgrade.handle, 'rolled-back-with-more-on');
+  });
+
   test('what is not as before is named, and is not called restored', async () => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
     upgrade.world.scaleWhenBack('web');

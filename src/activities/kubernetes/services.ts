@@ -140,17 +140,21 @@ export function createServiceActivities(
         }
         return workload;
       };
-      await unlessPassedBy(world, () =>
+      // One that was off before the upgrade stays off: there is nothing to put back.
+      const wasOff = service.replicas === 0 && service.hpa === null;
+      const seen = await unlessPassedBy(world, () =>
         stopAsSeen(kube, { ...service, kind }, look, (workload) => ({
-          marks: isMarked(workload)
-            ? {}
-            : {
-                [annotations.upgrade]: world.upgradeId,
-                [annotations.before]: `replicas=${workload.spec?.replicas ?? 1}`,
-                [annotations.stoppedAt]: new Date().toISOString(),
-              },
+          marks:
+            isMarked(workload) || wasOff
+              ? {}
+              : {
+                  [annotations.upgrade]: world.upgradeId,
+                  [annotations.before]: `replicas=${workload.spec?.replicas ?? 1}`,
+                  [annotations.stoppedAt]: new Date().toISOString(),
+                },
         })),
       );
+      return seen && { had: seen.spec?.replicas ?? 1 };
     },
 
     async startService({ world, service }) {
@@ -189,11 +193,14 @@ export function createServiceActivities(
       const cron = await unlessPassedBy(world, () =>
         asSeen(look, async (seen) => {
           if (isMarked(seen) || seen.spec?.suspend === true) return;
-          const marks = {
-            [annotations.upgrade]: world.upgradeId,
-            [annotations.before]: 'suspend=false',
-            [annotations.stoppedAt]: new Date().toISOString(),
-          };
+          const marks =
+            service.suspended === true
+              ? {}
+              : {
+                  [annotations.upgrade]: world.upgradeId,
+                  [annotations.before]: 'suspend=false',
+                  [annotations.stoppedAt]: new Date().toISOString(),
+                };
           const { resourceVersion } = seen.metadata ?? {};
           await kube.patch('CronJob', service, {
             metadata: { resourceVersion, annotations: marks },
@@ -201,7 +208,7 @@ export function createServiceActivities(
           });
         }),
       );
-      if (cron === undefined) return { runningJobs: 0 };
+      if (cron === undefined) return { runningJobs: 0, wasOn: false };
       const running = async () => {
         const jobs = await kube.list('Job', { namespace: service.namespace });
         return jobs.filter(
@@ -223,7 +230,7 @@ export function createServiceActivities(
         const names = jobs.map((job) => job.metadata?.name).join(', ');
         throw fail('NotStopped', `Job ${names} of CronJob ${service.namespace}/${service.name} is still running`);
       }
-      return { runningJobs: atFirst };
+      return { runningJobs: atFirst, wasOn: cron.spec?.suspend !== true };
     },
 
     resumeCronJob,

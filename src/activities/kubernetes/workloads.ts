@@ -83,19 +83,20 @@ export async function asSeen<T>(look: () => Promise<T>, change: (seen: T) => Pro
   }
 }
 
-/** Takes a workload that `look` finds fit for it to 0, if it is not there, and waits until its pods are gone. */
+/** Takes a workload that `look` finds fit for it to 0, if it is not there, and waits until its pods are gone. Returns what was seen. */
 export async function stopAsSeen(
   kube: Kube,
   ref: Pick<WorkloadRef, 'kind' | 'namespace' | 'name'>,
   look: () => Promise<Workload>,
   changes: (seen: Workload) => { marks?: Record<string, string | null>; spec?: object },
-): Promise<void> {
+): Promise<Workload> {
   const stopped = await asSeen(look, async (seen) => {
     if ((seen.spec?.replicas ?? 1) === 0) return;
     const { marks, spec } = changes(seen);
     await scale(kube, ref, 0, marks, spec, seen.metadata?.resourceVersion);
   });
   await awaitNoPods(kube, stopped);
+  return stopped;
 }
 
 export interface ManagedField {
