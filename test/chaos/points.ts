@@ -18,7 +18,7 @@ export interface Point {
   /** The first activity of this name after that one was begun; null: the first of all. */
   since: string | null;
   /**
-   * `inside`: it has made its first change and goes on, or has measured something; `looking`: it only looks and waits.
+   * `inside`: it has made its first change or started its job, and goes on, or has measured something; `looking`: it only looks and waits.
    * `after`: done, but not yet told.
    */
   moment: Boundary['moment'];

@@ -60,13 +60,17 @@ const stops: ActivityInterceptorsFactory = (context) => ({
   },
 });
 
+/** The folder of all jobs, an argument of its own, in the command that starts one. */
+const startsJob = /\bcommand=%2Fpgleap%2Fjobs&/;
+
 /** Each request to the Kubernetes API or a provider as it begins; a command in a pod is one that may change something. */
 function ask(request: { method: string; path: string }): void {
   const context = asyncLocalStorage.getStore();
   const asked = context && running.get(context);
   if (!context || !asked) return;
   asked.times += 1;
-  if (asked.changed) meetOnce(context, asked, 'inside');
+  // What a job's start asks before it is no part of the work yet.
+  if (asked.changed && !startsJob.test(request.path)) meetOnce(context, asked, 'inside');
   if (asked.times > 1) meetOnce(context, asked, 'looking');
   asked.changed ||= request.method !== 'GET' || /\/exec\b/.test(request.path);
 }

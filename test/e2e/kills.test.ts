@@ -2,14 +2,12 @@ import { readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
-import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { upgradeStatus } from '../../src/client/upgrades.ts';
-import type { PodRef } from '../../src/domain/facts.ts';
 import { phaseRow } from '../../src/domain/state.ts';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
 import { startTcpProxy } from '../activities/tcp-proxy.ts';
 import { between } from '../support/world.ts';
-import { answer, follow, kill, raiseStage, reachGate, start, type Stage } from './stage.ts';
+import { answer, jobBegun, kill, raiseStage, reachGate, start } from './stage.ts';
 import { expectUpgraded, sceneOf } from './world.ts';
 
 /** What a copy goes on after; three of them are under way at once. */
@@ -25,14 +23,13 @@ test(`${between} to 18 with the worker killed during dump, copy and restore`, { 
 
   let worker = await startWorker();
   const workflowId = await start(on);
-  const { plan, gathered, upgradeId } = await reachGate(on, workflowId, 'begin');
+  const { plan, upgradeId } = await reachGate(on, workflowId, 'begin');
   const scene = sceneOf(on, plan);
   const before = await takeSnapshot(scene);
   expect(before.version).toMatch(new RegExp(`^${between}\\.`));
   await answer(on, workflowId, 'begin');
 
-  const candidate = gathered.candidate!.pod;
-  const dumping = await begun(on, candidate, 'dump-dump-1');
+  const dumping = await jobBegun(on, workflowId, 'candidate', 'dump-dump-1');
   await kill(worker);
 
   // So that the copy is met in the middle.
@@ -50,29 +47,18 @@ test(`${between} to 18 with the worker killed during dump, copy and restore`, { 
   expect(proxy.moved.down).toBeLessThan((await dumpIn(folder)).bytes - chunkBytes);
 
   await answer(on, workflowId, 'replace');
-  expect(await begun(on, candidate, 'dump-dump-1')).toBe(dumping);
-  const { target } = (await follow(on, workflowId, 'the target', (now) => now.gathered.target !== null)).gathered;
-  const importing = await begun(on, target!.pod, 'import-restore-1');
+  expect(await jobBegun(on, workflowId, 'candidate', 'dump-dump-1')).toBe(dumping);
+  const importing = await jobBegun(on, workflowId, 'target', 'import-restore-1');
   await kill(worker);
   await startWorker();
   await reachGate(on, workflowId, 'reopen');
-  expect(await begun(on, target!.pod, 'import-restore-1')).toBe(importing);
+  expect(await jobBegun(on, workflowId, 'target', 'import-restore-1')).toBe(importing);
   await answer(on, workflowId, 'reopen');
   await answer(on, workflowId, 'cleanup');
   await expectUpgraded(on, workflowId, before, scene);
   const status = await upgradeStatus(on.session, workflowId);
   for (const phase of ['backup', 'trial', 'restore'] as const) expect(phaseRow(status, phase).tries, phase).toBe(1);
 });
-
-/** When the process of a detached job began, as soon as it has: at another time when it was begun anew. */
-async function begun(on: Stage, pod: PodRef, job: string): Promise<string> {
-  for (;;) {
-    const script = 'cat "/pgleap/jobs/$1/start" 2>/dev/null || true';
-    const ticks = await runInPod(on.access.kubeConfig, pod, ['sh', '-c', script, 'sh', job]);
-    if (ticks !== '') return ticks;
-    await sleep(50);
-  }
-}
 
 /** What the artifact store has of the dump, as it lies on the disk: chunks that are missing take no room. */
 async function dumpIn(folder: string): Promise<{ name: string; bytes: number }> {

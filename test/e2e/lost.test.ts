@@ -6,7 +6,7 @@ import { phaseRow } from '../../src/domain/state.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
 import { between, onCluster } from '../support/world.ts';
-import { duringActivity, follow, raiseStage, type Stage } from './stage.ts';
+import { follow, jobBegun, raiseStage, type Stage } from './stage.ts';
 import { expectUpgraded, sceneOf } from './world.ts';
 
 test(
@@ -20,12 +20,11 @@ test(
     const scene = sceneOf(on, await planUpgrade(on.session, input));
     const before = await takeSnapshot(scene);
     const { workflowId } = await startUpgrade(on.session, input, specSchema.parse(input), null);
-    for (const [phase, labelSelector] of [
-      ['trial', 'pgleap.dev/upgrade'],
-      ['restore', 'app=postgres'],
+    for (const [server, job, labelSelector] of [
+      ['candidate', 'import-trial-0', 'pgleap.dev/upgrade'],
+      ['target', 'import-restore-1', 'app=postgres'],
     ] as const) {
-      await follow(on, workflowId, phase, (status) => phaseRow(status, phase).state === 'running');
-      await duringActivity(on, workflowId, 'importDump');
+      await jobBegun(on, workflowId, server, job);
       await evict(on, labelSelector);
     }
     const status = await follow(on, workflowId, 'its end', ({ stage }) => stage === 'ended');

@@ -11,7 +11,7 @@ import { phaseRow } from '../../src/domain/state.ts';
 import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
 import { between } from '../support/world.ts';
-import { answer, duringActivity, follow, raiseStage, reachGate, recover, start, type Stage } from './stage.ts';
+import { answer, follow, jobBegun, raiseStage, reachGate, recover, start, type Stage } from './stage.ts';
 import { oldWorld, sceneOf } from './world.ts';
 
 const terminate = (on: Stage, workflowId: string) => on.session.client.workflow.getHandle(workflowId).terminate();
@@ -52,7 +52,7 @@ test(
 
     const quiesced = await start(on);
     await answer(on, quiesced, 'begin');
-    await duringActivity(on, quiesced, 'dump');
+    await jobBegun(on, quiesced, 'candidate', 'dump-dump-1');
     await terminate(on, quiesced);
     const shown = await recover(on, 0);
     expect(shown).toMatchObject({ changed: false, recovery: { direction: 'back', workflow: 'terminated' } });
@@ -82,8 +82,7 @@ test(
     const restoring = await start(on);
     await answer(on, restoring, 'begin');
     await answer(on, restoring, 'replace');
-    await follow(on, restoring, 'restore', (status) => phaseRow(status, 'restore').state === 'running');
-    await duringActivity(on, restoring, 'importDump');
+    await jobBegun(on, restoring, 'target', 'import-restore-1');
     await terminate(on, restoring);
     // Killed when it has begun to put things back, and once the fence is lifted: the next one goes on.
     for (const point of ['undo: bind', 'undo: web/site back to']) await killRecovering(on, point);

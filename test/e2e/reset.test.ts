@@ -6,7 +6,7 @@ import { findTemporal } from '../../src/client/temporal-server.ts';
 import { sendMessage, upgradeResult, upgradeStatus } from '../../src/client/upgrades.ts';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
 import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
-import { answer, duringActivity, follow, raiseStage, reachGate, start, type Stage } from './stage.ts';
+import { answer, follow, jobBegun, raiseStage, reachGate, start, type Stage } from './stage.ts';
 import { sceneOf } from './world.ts';
 
 const run = promisify(execFile);
@@ -48,7 +48,7 @@ test('reset to before the dump, before the clone, and past the commit point', { 
   const before = await takeSnapshot(scene);
   await answer(on, workflowId, 'begin');
 
-  await duringActivity(on, workflowId, 'importDump');
+  await jobBegun(on, workflowId, 'candidate', 'import-trial-0');
   await reset(on, workflowId, await eventBefore(on, workflowId, 'dump'));
   const atReplace = await reachGate(on, workflowId, 'replace');
   expect(atReplace.upgradeId).toBe(atBegin.upgradeId);

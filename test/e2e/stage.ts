@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KubeConfig } from '@kubernetes/client-node';
 import { onTestFinished } from 'vitest';
+import { runInPod } from '../../src/activities/kubernetes/exec.ts';
 import { connect, countWorkers, type Session } from '../../src/client/connection.ts';
 import { readSpecFile } from '../../src/client/spec-file.ts';
 import { startTemporal, type TemporalServer } from '../../src/client/temporal-server.ts';
@@ -153,11 +154,11 @@ export async function follow(
   stage: Stage,
   workflowId: string,
   what: string,
-  reached: (status: UpgradeStatus) => boolean,
+  reached: (status: UpgradeStatus) => boolean | Promise<boolean>,
 ): Promise<UpgradeStatus> {
   for (;;) {
     const status = await patiently(() => upgradeStatus(stage.session, workflowId));
-    if (reached(status)) return status;
+    if (await reached(status)) return status;
     const { park, stage: is } = status;
     if (park !== null) throw new Error(`parked in ${park.phase} before ${what}: ${park.type}: ${park.message}`);
     if (is === 'ended') throw new Error(`ended before ${what}: ${status.ending?.why ?? ''}`);
@@ -189,15 +190,24 @@ export async function answer(
   return status;
 }
 
-/** Resolves when the server says that `activity` runs and has measured something, so that a kill lands inside it. */
-export async function duringActivity(stage: Stage, workflowId: string, activity: string): Promise<void> {
-  const deadline = Date.now() + 90_000;
-  for (;;) {
-    const { activities, state } = await describeUpgrade(stage.session, workflowId);
-    if (activities.some(({ name, at }) => name === activity && at !== null)) return;
-    if (state !== 'RUNNING' || Date.now() > deadline) throw new Error(`${activity} was never seen running`);
-    await sleep(20);
-  }
+/**
+ * When the process of a detached job began, as soon as it has, so that a kill lands inside it: an activity is seen running, and
+ * heartbeats, before its work begins. Another time when the job was begun anew.
+ */
+export async function jobBegun(
+  stage: Stage,
+  workflowId: string,
+  server: 'candidate' | 'target',
+  job: string,
+): Promise<string> {
+  const script = 'cat "/pgleap/jobs/$1/start" 2>/dev/null || true';
+  let ticks = '';
+  await follow(stage, workflowId, `job ${job}`, async ({ gathered }) => {
+    const pod = gathered[server]?.pod;
+    if (pod) ticks = await runInPod(stage.access.kubeConfig, pod, ['sh', '-c', script, 'sh', job]);
+    return ticks !== '';
+  });
+  return ticks;
 }
 
 /** What `pgleap recover` printed, as its last line; its exit code must be the one asked for. */
