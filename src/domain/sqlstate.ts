@@ -25,6 +25,13 @@ const connection = /^(psql: )?(error: )?connection to server/;
 const ours =
   /^(psql: |connection to server|(pg_\w+|pgleap|vacuumdb|zstd|gzip|pigz|bash|sh|env|\.\/script|cat|cp|dd|grep|head|mkfifo|mv|rm|sed|sha512sum|sort|stat|sync|tail|tee|timeout|xargs): )/;
 
+/** libpq's own, which psql tells in the middle of a script without its name or behind the place in it. No more than these words is told. */
+const lost =
+  /^(?:psql:.*?:\d+: )?(?:error: )?(server closed the connection unexpectedly|connection to server was lost|could not (?:receive data from|send data to) server)(?:: .*)?$/;
+/** libpq's words for a session that ended with its server, and the server's own for one that ends or is not up yet. */
+const serverGone =
+  /server closed the connection unexpectedly|connection to server was lost|could not (receive data from|send data to) server|Connection (refused|reset|timed out)|No route to host|Is the server running|terminating connection (due to administrator command|because of (unexpected|crash))|the database system is (starting up|shutting down|in recovery mode|not yet accepting)/;
+
 const withheld = '(words that may quote a row are left out)';
 
 /** An error's words without what may be a row's value: values stay where they are. `location` as psql gives it. */
@@ -56,9 +63,17 @@ export function withoutRows(stderr: string): string {
       kept.push(line.replace(/ERROR: .*/, `ERROR: ${withheld}`));
     } else if (ours.test(line)) {
       kept.push(line);
+    } else {
+      const [, words] = lost.exec(line) ?? [];
+      if (words !== undefined) kept.push(words);
     }
   }
   return kept.join('\n');
+}
+
+/** Whether programs that said this, as `withoutRows` gives it, lost their server: what they did is to be begun again. */
+export function isServerGone(says: string): boolean {
+  return serverGone.test(says);
 }
 
 /**

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { ImportError } from '../../src/domain/facts.ts';
-import { mayPass, psqlErrors, withoutRows } from '../../src/domain/sqlstate.ts';
+import { isServerGone, mayPass, psqlErrors, withoutRows } from '../../src/domain/sqlstate.ts';
 
 /** What psql 18.4 wrote, word for word, for each kind of trouble. */
 const stderr = `psql:<stdin>:25: WARNING:  01P01: setting an MD5-encrypted password
@@ -116,6 +116,35 @@ describe('psql’s errors', () => {
       'vacuumdb: error: processing of database "shop" failed: ERROR: (words that may quote a row are left out)\n' +
         'pgleap: psql ended with 3\npg_dump: error: connection to server was lost',
     );
+  });
+
+  // As psql 18 says it of a script in a file, of one on stdin with -f - and without.
+  it.each(['psql:rows.sql:12: ', 'psql:<stdin>:1: ', ''])('tell that the server is gone in the middle: %s', (place) => {
+    const error = place === '' ? '' : 'error: ';
+    const text =
+      `${place}server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n` +
+      `\tbefore or while processing the request.\n${place}${error}connection to server was lost\n`;
+    expect(withoutRows(text)).toBe('server closed the connection unexpectedly\nconnection to server was lost');
+    for (const line of text.split('\n').filter((one) => !one.startsWith('\t') && one !== '')) {
+      expect(isServerGone(withoutRows(line)), line).toBe(true);
+    }
+    const reset = `${place}could not receive data from server: canary`;
+    expect(withoutRows(reset)).toBe('could not receive data from server');
+    expect(isServerGone(withoutRows(reset))).toBe(true);
+  });
+
+  it.each([
+    ['psql:rows.sql:1: ERROR:  42P01: relation "r" does not exist\nLOCATION:  f, parse_relation.c:1\n', false],
+    [
+      'psql:<stdin>:1: FATAL:  57P01: terminating connection due to administrator command\nLOCATION:  f, postgres.c:1\n',
+      true,
+    ],
+    ['psql: error: connection to server at "10.0.0.1", port 5432 failed: Connection refused\n', true],
+    ['pg_dump: error: query failed: server closed the connection unexpectedly\n', true],
+    ['pg_dump: error: connection to server was lost\n', true],
+    ['grep: lines: No such file or directory\n', false],
+  ])('tell a lost server from other ends: %s', (text, gone) => {
+    expect(isServerGone(withoutRows(text))).toBe(gone);
   });
 
   it('do not keep a row of a megabyte', () => {

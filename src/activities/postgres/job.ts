@@ -1,6 +1,6 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { ServerRef } from '../../domain/facts.ts';
-import { withoutRows } from '../../domain/sqlstate.ts';
+import { isServerGone, withoutRows } from '../../domain/sqlstate.ts';
 import { beat } from '../context.ts';
 import { fail, isFailure } from '../errors.ts';
 import { awaitJob, clearJob, noSpace, readJob, startJob, type JobState } from '../kubernetes/jobs.ts';
@@ -24,10 +24,6 @@ export async function lifeOf(kc: KubeConfig, server: ServerRef): Promise<string>
     `SELECT to_json(floor(extract(epoch FROM ${lifeBegan}) * 1000)::bigint::text)`,
   );
 }
-
-/** libpq's words for a session that ended with its server, and the server's own for one that ends or is not up yet. */
-const serverGone =
-  /server closed the connection unexpectedly|Connection (refused|reset|timed out)|No route to host|Is the server running|terminating connection (due to administrator command|because of (unexpected|crash))|the database system is (starting up|shutting down|in recovery mode|not yet accepting)/;
 
 export interface ScriptJob {
   name: string;
@@ -78,7 +74,7 @@ export async function runScript(kc: KubeConfig, server: ServerRef, job: ScriptJo
     );
   }
   throw fail(
-    serverGone.test(says) ? 'ServerLost' : 'CommandFailed',
+    isServerGone(says) ? 'ServerLost' : 'CommandFailed',
     `${job.what} in ${pod.namespace}/${pod.name} ended with ${state.code}: ${says.slice(-1500)}`,
   );
 }
