@@ -79,7 +79,8 @@ export interface ClusterActivities {
   /** Notes that the commit point is about to be passed, from where on undoing would lose what services write. Resolves with when it first was. */
   journalCommit(arg: { world: World }): Promise<string>;
   /** Notes that somebody accepted to lose what was written since the commit point: from here on the way is back. */
-  journalBack(arg: { world: World }): Promise<void>;
+  /** Going back after the commit point is begun; later once more, with what is `lost` by it. */
+  journalBack(arg: { world: World; lost?: Writes }): Promise<void>;
   closeJournal(arg: { world: World; outcome: string }): Promise<void>;
 
   setReclaimPolicy(arg: { world: World; volume: VolumeFact; policy: 'Retain' }): Promise<void>;

@@ -25,6 +25,7 @@ import {
   type Back,
   type Compared,
   type OldWorld,
+  type Writes,
 } from '../domain/old-world.ts';
 import { placeOf } from '../domain/text.ts';
 import { undoOrder, type RegisteredUndo } from '../domain/undo.ts';
@@ -48,6 +49,8 @@ export interface Recovery {
    */
   direction: 'back' | 'finish' | 'release';
   steps: { says: string; done: boolean }[];
+  /** What services wrote that the way back leaves behind, once it was counted. */
+  lost: Writes | null;
   /** Folder of the upgrade's artifacts, when it is on this machine. */
   artifacts: string | null;
   workflow: string;
@@ -97,6 +100,7 @@ export async function findRecovery(name: string, { force }: { force: boolean }):
     committedAt,
     direction,
     steps: stepsOf(direction, undos),
+    lost: journal?.head.lost ?? null,
     artifacts: existsSync(folder) ? folder : null,
     workflow: workflow.says,
   };
@@ -170,7 +174,7 @@ async function recover(
     const opened = recovery.committedAt !== null;
     const back =
       direction === 'back'
-        ? { ...(await goBack(way, { world, undos: others, old, opened, alsoOff: opened })), ...bound }
+        ? { ...(await goBack(way, { world, undos: others, old, opened, lost: recovery.lost })), ...bound }
         : null;
     const compared = back?.compared ?? (old === null ? [] : await finishReopening(way, { world, undos: others, old }));
     const outcome = ({ back: 'rolled-back', finish: 'upgraded', release: 'released' } as const)[direction];
@@ -275,6 +279,7 @@ function wayWith(shared: SharedActivities, say: (text: string) => void): Way {
         return { failed: messageOf(error) };
       }
     },
+    patched: () => true,
     undone: () => undefined,
     async all(promises) {
       const settled = await Promise.allSettled(promises);
@@ -288,7 +293,7 @@ function wayWith(shared: SharedActivities, say: (text: string) => void): Way {
 
 /** The state and what would be done, for people. */
 export function recoveryText(recovery: Recovery): string {
-  const { upgradeId, workflowId, journal, startedAt, committedAt, direction, steps, workflow } = recovery;
+  const { upgradeId, workflowId, journal, startedAt, committedAt, direction, steps, lost, workflow } = recovery;
   if (journal === null) {
     return [
       `Upgrade ${upgradeId} of ${workflowId} has held the Lease since ${startedAt}, and has no open journal: nothing was begun, it was over, or`,
@@ -307,6 +312,7 @@ export function recoveryText(recovery: Recovery): string {
       : direction === 'finish'
         ? `The commit point was passed at ${committedAt}: services may have written since, so reopening is finished.`
         : `The commit point was passed at ${committedAt}, and going back nevertheless was begun.`,
+    ...(lost === null ? [] : [`Lost with that: ${writesText(lost)}`]),
     '',
     direction === 'back' ? 'To put the old world back:' : 'To finish reopening:',
     ...steps.map(({ says, done }) => `  ${done ? 'done' : '  to'} ${says}`),

@@ -35,6 +35,8 @@ export interface Way {
     says: string,
     arg: Parameters<SharedActivities[Name]>[0],
   ) => Promise<{ answer: Answer<Name> } | { failed: string }>;
+  /** Whether this change of the workflow is made: not by one that passed here before it was. */
+  patched: (change: string) => boolean;
   /** Told of each undo when it is done and ticked off. */
   undone: (undo: RegisteredUndo) => void;
   /** Waits for all, also when one fails, and then throws the first failure. */
@@ -43,13 +45,13 @@ export interface Way {
 
 /**
  * Undoes all that is not undone. `opened`: the commit point was passed and somebody accepted what is lost: services are taken
- * off the target first, and what they wrote is counted. `alsoOff`: so are those that were off before the upgrade.
+ * off the target first, and what they wrote is counted, if nothing was put back yet: else it is `lost`, if that is known.
  */
 export async function goBack(
   way: Way,
-  arg: { world: World; undos: RegisteredUndo[]; old: OldWorld | null; opened: boolean; alsoOff: boolean },
+  arg: { world: World; undos: RegisteredUndo[]; old: OldWorld | null; opened: boolean; lost: Writes | null },
 ): Promise<Back> {
-  const { world, undos, old, opened, alsoOff } = arg;
+  const { world, undos, old, opened, lost } = arg;
   const back: Back = {
     compared: [],
     volume: null,
@@ -62,9 +64,10 @@ export async function goBack(
   // Later the pod under the claim is the source again, and nothing of the target is left to be counted.
   if (opened && old) {
     if (undos.every(({ done }) => !done)) {
-      Object.assign(back, await takeDown(way, world, undos, old, alsoOff));
+      Object.assign(back, await takeDown(way, world, undos, old));
     } else {
-      back.lostWrites = unknownWrites('an earlier run was stopped after it had counted', new Date().toISOString());
+      const why = 'an earlier run was stopped after it had counted';
+      back.lostWrites = lost ?? unknownWrites(why, new Date().toISOString());
     }
   }
 
@@ -161,7 +164,6 @@ async function takeDown(
   world: World,
   undos: RegisteredUndo[],
   old: OldWorld,
-  alsoOff: boolean,
 ): Promise<Pick<Back, 'lostWrites' | 'switchedOff'>> {
   const { database, opened } = old;
   const namespaces = old.services.map(({ namespace }) => namespace);
@@ -169,6 +171,7 @@ async function takeDown(
     const seen = await way.look('lostWrites', 'count what was written since', { world, database, opened, namespaces });
     return 'answer' in seen ? seen.answer : unknownWrites(seen.failed, new Date().toISOString());
   };
+  const alsoOff = way.patched('way-back-stops-what-was-off');
   await way.call('journalCommit', 'journal: the commit point', { world });
   await way.call('journalBack', 'journal: back, and what was written since is lost', { world });
   const before = await count();
@@ -200,6 +203,10 @@ async function takeDown(
   const known = after.transactions === null ? before : after;
   const clients = [before.clients, after.clients].filter((one) => one !== null);
   const lostWrites = { ...known, clients: clients.length === 0 ? null : [...new Set(clients.flat())] };
+  // Nothing of the target is left to be counted by whoever goes on from the first undo.
+  if (way.patched('journal-keeps-what-is-lost')) {
+    await way.call('journalBack', 'journal: what was written since', { world, lost: lostWrites });
+  }
   return { lostWrites, switchedOff };
 }
 

@@ -30,8 +30,7 @@ export async function rollBack(run: Run): Promise<boolean> {
         status.downtime = { from: now(), to: null };
       }
       const { world } = resolved(run);
-      const alsoOff = opened && patched('way-back-stops-what-was-off');
-      status.back = await goBack(wayOf(run), { world, undos: status.undo, old: oldWorldOf(run), opened, alsoOff });
+      status.back = await goBack(wayOf(run), { world, undos: status.undo, old: oldWorldOf(run), opened, lost: null });
     } catch (error) {
       if (error instanceof GaveUp) return false;
       throw error;
@@ -96,6 +95,7 @@ function wayOf(run: Run): Way {
         return { failed: failureOf(run, error).message };
       }
     },
+    patched,
     undone(undo) {
       if (undo.activity === 'restoreService') run.status.downtime.to = now();
       show(run);

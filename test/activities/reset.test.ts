@@ -12,6 +12,7 @@ import { listJournals } from '../../src/activities/kubernetes/journal.ts';
 import { createServiceActivities } from '../../src/activities/kubernetes/services.ts';
 import type { SharedActivities } from '../../src/activities/types.ts';
 import type { ClusterFacts, RouteFact, ServerRef, ServiceFact, World } from '../../src/domain/facts.ts';
+import { unknownWrites, writesSince, type Writes } from '../../src/domain/old-world.ts';
 import { specSchema } from '../../src/domain/spec.ts';
 import type { Undo } from '../../src/domain/undo.ts';
 import { run } from './environment.ts';
@@ -170,6 +171,27 @@ test('nothing before the commit point is done again after it, but what the way b
   await expectRefused(forward(), goesBack);
   expect(await stands()).toEqual(back);
 }, 120_000);
+
+test('what going back left behind stays known, also when nobody can count it any more', async () => {
+  const at = '2026-01-01T00:00:00Z';
+  const lost = writesSince(
+    { nextTransaction: '1', databases: [] },
+    { nextTransaction: '8', databases: [] },
+    ['app'],
+    at,
+  );
+  const back = async (arg: { lost?: Writes }) => {
+    await run(() => activities.journalBack({ world, ...arg }));
+    const journals = await listJournals(kube, namespace);
+    return journals.find(({ head }) => head.upgradeId === world.upgradeId)?.head;
+  };
+  const first = await back({});
+  expect([first?.backAt, first?.lost]).toEqual([expect.any(String), undefined]);
+  const unknown = unknownWrites('nobody answers', at);
+  expect(await back({ lost: unknown })).toEqual({ ...first, lost: unknown });
+  expect(await back({ lost })).toEqual({ ...first, lost });
+  for (const arg of [{}, { lost: unknown }]) expect(await back(arg)).toEqual({ ...first, lost });
+});
 
 test('nothing is changed once the upgrade is over, nor the database locked again', async () => {
   await run(() => activities.closeJournal({ world, outcome: 'rolled-back' }));

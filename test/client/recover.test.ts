@@ -2,8 +2,8 @@
 import { expect, test } from 'vitest';
 import { oldWorldOf } from '../support/old-world.ts';
 import { fakeFacts } from '../workflows/fake-facts.ts';
-import { recoveredText, type Recovered } from '../../src/client/recover.ts';
-import { compared, standsAgain, unseen, writesText, type Compared } from '../../src/domain/old-world.ts';
+import { recoveredText, recoveryText, type Recovered, type Recovery } from '../../src/client/recover.ts';
+import { compared, standsAgain, unseen, writesSince, writesText, type Compared } from '../../src/domain/old-world.ts';
 import type { RegisteredUndo } from '../../src/domain/undo.ts';
 import { finishReopening } from '../../src/workflows/finish.ts';
 import { goBack, type Way } from '../../src/workflows/go-back.ts';
@@ -22,6 +22,7 @@ function wayThat(answers: Partial<Record<string, unknown>> = {}): { way: Way; ca
     async look(name) {
       return name in answers ? { answer: answers[name] as never } : { failed: 'nobody answers' };
     },
+    patched: () => true,
     undone: () => undefined,
     all: (promises) => Promise.all(promises),
   };
@@ -44,7 +45,7 @@ test('once an earlier run lifted the fence, nothing says that the data is the sa
   const rows = async (done: boolean) => {
     const { way } = wayThat();
     const undos: RegisteredUndo[] = [{ ...undo, done, args: { world, database, hbaFile: '' } }];
-    const back = await goBack(way, { world, undos, old, opened: false, alsoOff: false });
+    const back = await goBack(way, { world, undos, old, opened: false, lost: null });
     return back.compared.filter(({ area }) => area === 'data').map(({ found, equal }) => ({ found, equal }));
   };
   expect(await rows(false)).toEqual([{ found: 'nobody answers', equal: null }]);
@@ -60,11 +61,29 @@ test('what a run that was stopped had counted is said to be unknown, not nothing
     { ...undo, id: 'b', done: true },
   ];
   const { way, calls } = wayThat();
-  const { lostWrites } = await goBack(way, { world, undos, old: oldWorldOf(database), opened: true, alsoOff: true });
+  const arg = { world, undos, old: oldWorldOf(database), opened: true };
+  const { lostWrites } = await goBack(way, { ...arg, undos: structuredClone(undos), lost: null });
   expect(calls).not.toContain('journalBack');
   expect(lostWrites === null ? '' : writesText(lostWrites)).toMatch(
     /^How much was written is not known \(an earlier run .*\), as of .*; who was connected is not known\.$/,
   );
+  // As far as its journal has it not.
+  const at = '2026-01-01T00:00:00Z';
+  const lost = writesSince({ nextTransaction: '1', databases: [] }, { nextTransaction: '8', databases: [] }, [], at);
+  expect((await goBack(way, { ...arg, lost })).lostWrites).toEqual(lost);
+  const recovery: Recovery = {
+    upgradeId: 'u',
+    workflowId: 'w',
+    journal: 'j',
+    startedAt: at,
+    committedAt: at,
+    direction: 'back',
+    steps: [],
+    lost,
+    artifacts: null,
+    workflow: 'terminated',
+  };
+  expect(recoveryText(recovery)).toContain('Lost with that: At most 7 transactions wrote');
 });
 
 test('the old world stands again only when what a database needs was seen', () => {

@@ -9,7 +9,7 @@ import { specSchema } from '../../src/domain/spec.ts';
 import type { Artifact, FingerprintFact, ServiceFact } from '../../src/domain/facts.ts';
 import { fakeFacts } from './fake-facts.ts';
 import type { FailureType } from '../../src/domain/failures.ts';
-import { compared, type OldWorld, type VolumeUsed } from '../../src/domain/old-world.ts';
+import { compared, type OldWorld, type VolumeUsed, type Writes } from '../../src/domain/old-world.ts';
 import type { Undo } from '../../src/domain/undo.ts';
 import type { ArtifactActivities, SharedActivities } from '../../src/activities/types.ts';
 
@@ -96,6 +96,7 @@ export function createWorld(knobs: Knobs) {
     undone: [] as string[],
     committed: false,
     back: false,
+    lost: null as Writes | null,
     old: null as OldWorld | null,
     closed: null as string | null,
   };
@@ -224,7 +225,10 @@ export function createWorld(knobs: Knobs) {
       journal.committed = true;
       return '2026-01-01T00:00:00Z';
     },
-    journalBack: async () => {
+    journalBack: async ({ lost }) => {
+      if (lost !== undefined)
+        law(target.fenced && journal.undone.length === 0, 'what is lost is counted before it goes');
+      journal.lost = lost ?? journal.lost;
       law(journal.committed, 'only what was opened is gone back from with a loss');
       journal.back = true;
     },

@@ -27,6 +27,7 @@ const ways = [
   ...phases.flatMap(({ name }) => (name === 'preflight' || name === 'cleanup' ? [] : [`rolled-back-in-${name}`])),
   'rolled-back-at-cleanup',
   'rolled-back-with-more-on',
+  'rolled-back-with-its-loss-kept',
   'rolled-back-by-policy',
   'rolled-back-by-downtime',
   'cancelled',

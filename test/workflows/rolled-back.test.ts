@@ -217,6 +217,24 @@ describe.concurrent('rolled back', () => {
     await keepHistory(upgrade.handle, 'rolled-back-with-more-on');
   });
 
+  test('what is lost is in the journal before anything is put back', async () => {
+    const upgrade = await harness.start({ spec: { gates: { ...allAuto, cleanup: {} } } });
+    const { world } = upgrade;
+    await world.until(() => world.told.some(({ text }) => text.includes('gate cleanup:')));
+    world.failOn('restoreTemplate');
+    await upgrade.handle.executeUpdate<string, [unknown]>('rollback', {
+      args: [{ by: 'ada', acceptLostWrites: true }],
+    });
+    await world.until(() => world.told.some(({ kind }) => kind === 'park'));
+    expect(world.journal.undone).toEqual([]);
+    expect(world.journal.lost).toMatchObject({ transactions: 7, clients: ['app from web/site'] });
+    await upgrade.resolve('retry');
+    const { back } = await upgrade.handle.result();
+    expect(world.journal.lost).toEqual(back?.lostWrites);
+    oldWorldStands(upgrade);
+    await keepHistory(upgrade.handle, 'rolled-back-with-its-loss-kept');
+  });
+
   test('what is not as before is named, and is not called restored', async () => {
     const upgrade = await harness.start({ spec: { gates: { ...allAuto, reopen: {} } } });
     upgrade.world.scaleWhenBack('web');

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { World } from '../../domain/facts.ts';
-import type { OldWorld } from '../../domain/old-world.ts';
+import type { OldWorld, Writes } from '../../domain/old-world.ts';
 import { placeOf } from '../../domain/text.ts';
 import type { RegisteredUndo, Undo } from '../../domain/undo.ts';
 import type { ClusterActivities, UndoActivities } from '../types.ts';
@@ -19,6 +19,8 @@ export interface JournalHead {
   committedAt: string | null;
   /** Set when it was decided to go back after the commit point nevertheless. */
   backAt: string | null;
+  /** What services wrote and that leaves behind; missing until it is counted, and in journals of older versions. */
+  lost?: Writes;
   /** null while the upgrade is under way. */
   outcome: string | null;
   closedAt: string | null;
@@ -335,8 +337,16 @@ export function createJournalActivities(
       return committedAt;
     },
 
-    async journalBack({ world }) {
-      await changeHead(world, (head) => ({ backAt: head.backAt ?? new Date().toISOString() }), { mayBeGone: true });
+    async journalBack({ world, lost }) {
+      await changeHead(
+        world,
+        (head) => {
+          // Whoever begins again may find nobody to count.
+          const known = lost !== undefined && (lost.transactions !== null || head.lost === undefined);
+          return { backAt: head.backAt ?? new Date().toISOString(), ...(known ? { lost } : {}) };
+        },
+        { mayBeGone: true },
+      );
     },
 
     async closeJournal({ world, outcome }) {
