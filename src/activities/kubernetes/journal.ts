@@ -7,6 +7,7 @@ import type { ClusterActivities, UndoActivities } from '../types.ts';
 import { fail, isFailure } from '../errors.ts';
 import type { Kube, Resource } from './client.ts';
 import { checkCluster, isOurs, names, strange, upgradeLabel } from './identity.ts';
+import { lockedBy, microTime } from './lease.ts';
 
 /** The head of a journal, its key `upgrade`. */
 export interface JournalHead {
@@ -359,61 +360,7 @@ export function createJournalActivities(
   };
 }
 
-/** How long a recovery counts as alive after it last said so. */
-const aliveMs = 20_000;
-
-/**
- * Makes `holder` the Lease's holder, whether its upgrade is still named there or nobody is. Throws Locked when another upgrade
- * holds it, or another recovery of this one has been alive lately. Resolves with what must be called every few seconds.
- */
-export async function takeOver(
-  kube: Kube,
-  world: World,
-  workload: { name: string },
-  holder: string,
-): Promise<() => Promise<void>> {
-  await checkCluster(kube, world);
-  const at = { namespace: world.namespace, name: names.lease(workload) };
-  const lease = await kube.find('Lease', at);
-  const now = new Date();
-  const mine = { holderIdentity: holder, renewTime: microTime(now), leaseDurationSeconds: aliveMs / 1000 };
-  if (lease === undefined) {
-    await kube.create('Lease', {
-      metadata: { ...at, labels: { [upgradeLabel]: world.upgradeId } },
-      spec: { ...mine, acquireTime: microTime(now) },
-    });
-  } else {
-    if (!isOurs(lease, world)) throw fail('Locked', lockedBy(workload, world.namespace, lease));
-    const { holderIdentity = '', renewTime } = lease.spec ?? {};
-    if (renewTime !== undefined && holderIdentity !== holder && now.getTime() - Date.parse(renewTime) < aliveMs) {
-      throw fail('Locked', `${holderIdentity} is at it, and was alive at ${renewTime}`);
-    }
-    const metadata = { resourceVersion: lease.metadata?.resourceVersion };
-    await kube.patch('Lease', at, { metadata, spec: mine });
-  }
-  return async () => {
-    const held = await kube.find('Lease', at);
-    if (held?.spec?.holderIdentity !== holder) return;
-    const metadata = { resourceVersion: held.metadata?.resourceVersion };
-    await kube.patch('Lease', at, { metadata, spec: { renewTime: microTime(new Date()) } });
-  };
-}
-
-export function lockedBy(workload: { name: string }, namespace: string, lease: Resource<'Lease'>): string {
-  const holder = lease.spec?.holderIdentity ?? 'an unknown holder';
-  const since = lease.spec?.acquireTime === undefined ? '' : ` since ${lease.spec.acquireTime}`;
-  return (
-    `${workload.name} in ${namespace} is being upgraded by ${holder} (upgrade ${lease.metadata?.labels?.[upgradeLabel] ?? 'unknown'})${since}: ` +
-    `it holds the lease ${names.lease(workload)}. If that upgrade was aborted or terminated: pgleap recover ${namespace}/${workload.name}`
-  );
-}
-
 /** Entries are never removed, so an entry's place is its number. */
 function keyOf(index: number): string {
   return `undo.${String(index + 1).padStart(4, '0')}`;
-}
-
-/** Kubernetes' MicroTime wants six digits. */
-function microTime(date: Date): string {
-  return date.toISOString().replace(/(\.\d{3})Z$/, '$1000Z');
 }
