@@ -38,12 +38,30 @@ export function whyNotUpgrade(source: number, target: number): string | null {
  */
 const ahead: Record<number, number> = { 12: 26, 13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0 };
 
+/** Larger for what came out later; null for majors whose calendar is not known here. */
+function dayOf(version: number): number | null {
+  const major = majorOf(version);
+  const before = ahead[major];
+  if (before === undefined) return null;
+  const minor = version % 10_000;
+  // 18.5 was never released: 18.6 is of the day of 17.11.
+  return minor - before - (major === 18 && minor > 5 ? 1 : 0);
+}
+
 /**
  * Whether `client` came out before `server`, which may be of another major. Such a client can write out what only the newer
  * server knows. null for majors whose calendar is not known here.
  */
 export function cameOutBefore(client: number, server: number): boolean | null {
-  const [clientAhead, serverAhead] = [ahead[majorOf(client)], ahead[majorOf(server)]];
-  if (clientAhead === undefined || serverAhead === undefined) return null;
-  return (client % 10_000) - clientAhead < (server % 10_000) - serverAhead;
+  const [clients, servers] = [dayOf(client), dayOf(server)];
+  return clients === null || servers === null ? null : clients < servers;
+}
+
+/**
+ * Whether PostgreSQL of this version came out before 17.12. That one and what came out with it keep a mark in the options of
+ * nearly each column, `pg_attver`, which an older pg_dump writes out as an option that no server takes. Seen with Debian's
+ * 17.12 and 18.6.
+ */
+export function tripsOverColumnMarks(version: number): boolean {
+  return cameOutBefore(version, 170_012) === true;
 }

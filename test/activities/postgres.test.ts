@@ -198,6 +198,19 @@ describe.each([15, 16] as const)('PostgreSQL %i to 18', (from) => {
     expect(throughProxy).toMatchObject({ status: 'FAILED', message: expect.stringContaining(candidateIp) });
   });
 
+  it('refuses an older target for a source that marks its columns, as 17.12 does', async () => {
+    const { world, candidate, candidateIp, sourcePod } = servers;
+    const mark = `UPDATE pg_attribute SET attoptions = '{pg_attver=21153328}' WHERE attrelid = 'marked'::regclass AND attnum > 0`;
+    await servers.sql(sourcePod, 'site', `CREATE TABLE marked (a int, b int); ${mark}`);
+    const checks = await run(() =>
+      activities.checkCandidate({ world, source: overTcp, candidate, candidateIp, facts }),
+    );
+    await servers.sql(sourcePod, 'site', 'DROP TABLE marked');
+    expect(checks.filter(({ status }) => status === 'FAILED')).toMatchObject([
+      { id: 'target.column-marks', message: expect.stringMatching(/with 2 columns.* pg_dump 18\.4 is older/) },
+    ]);
+  });
+
   it('fences the source, names who it ended, and lets read-only logins through', async () => {
     expect(await login('site', 'site')).toBe('1');
     const sleeping = login('site', 'site', 'SELECT pg_sleep(60)');

@@ -18,7 +18,8 @@ test(
   'an autoscaler, Argo CD and Flux: paused, or named; and a pod that does not end',
   { timeout: 900_000 },
   async () => {
-    const on = await raiseStage(17, 5, { topology: 'config-map' });
+    // Not 17: in Debian it gets its minors long before 18 does.
+    const on = await raiseStage(15, 5, { topology: 'config-map' });
     const { kubeConfig, core, apps } = on.access;
     onTestFinished(() => removeKinds(kubeConfig));
     await defineKinds(kubeConfig);

@@ -1,5 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { cameOutBefore, majorOf, majorOfImage, versionText, whyNotUpgrade } from '../../src/domain/versions.ts';
+import {
+  cameOutBefore,
+  majorOf,
+  majorOfImage,
+  tripsOverColumnMarks,
+  versionText,
+  whyNotUpgrade,
+} from '../../src/domain/versions.ts';
 
 describe('versions', () => {
   it('reads server_version_num', () => {
@@ -42,5 +49,14 @@ describe('versions', () => {
     expect(cameOutBefore(180001, 140020)).toBe(false);
     expect(cameOutBefore(180001, 140021)).toBe(true);
     expect(cameOutBefore(190000, 180004)).toBeNull();
+    expect(cameOutBefore(180006, 170011)).toBe(false);
+    expect(cameOutBefore(170011, 180006)).toBe(false);
+    expect(cameOutBefore(180006, 170012)).toBe(true);
+    expect(cameOutBefore(180007, 170012)).toBe(false);
+  });
+
+  it('knows which releases trip over the marks of columns', () => {
+    expect([180006, 170011, 160014].map(tripsOverColumnMarks)).toEqual([true, true, true]);
+    expect([180007, 170012, 200000].map(tripsOverColumnMarks)).toEqual([false, false, false]);
   });
 });

@@ -2,7 +2,7 @@ import type { KubeConfig } from '@kubernetes/client-node';
 import type { Check } from '../../domain/checks.ts';
 import type { ServerRef } from '../../domain/facts.ts';
 import { bytesText } from '../../domain/text.ts';
-import { cameOutBefore, majorOf, versionText } from '../../domain/versions.ts';
+import { cameOutBefore, majorOf, tripsOverColumnMarks, versionText } from '../../domain/versions.ts';
 import { poll } from '../context.ts';
 import { fail, isFailure, messageOf } from '../errors.ts';
 import { execInPod } from '../kubernetes/exec.ts';
@@ -67,7 +67,16 @@ SELECT json_build_object(
     WHERE (pg_stat_file(CASE WHEN name LIKE '/%' THEN name ELSE (SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR') || '/'
       || replace(name, '$libdir/', '') END || CASE WHEN name LIKE '%.so' THEN '' ELSE '.so' END, true)).size IS NULL))`;
 
-const extensionsSql = `SELECT coalesce(json_agg(json_build_object('name', extname, 'version', extversion)), '[]') FROM pg_extension`;
+const databaseSql = `
+SELECT json_build_object(
+  'extensions', (SELECT coalesce(json_agg(json_build_object('name', extname, 'version', extversion)), '[]') FROM pg_extension),
+  'marked', (SELECT count(*) FROM pg_attribute WHERE attrelid >= 16384 AND EXISTS
+    (SELECT FROM unnest(attoptions) AS option WHERE starts_with(option, 'pg_attver='))))`;
+
+interface DatabaseSide {
+  extensions: { name: string; version: string }[];
+  marked: number;
+}
 
 /** What the scripts of this folder call. gzip or zstd, one of the two, is asked for apart. */
 const tools =
@@ -161,7 +170,7 @@ export async function checkCandidate(
       bad: `the image lacks libraries that the source preloads: ${here.missingLibraries.join(', ')}`,
       remedy: 'use an image that has them, or take them out of the source’s settings first',
     }),
-    ...(await extensionChecks(kc, source, there, here)),
+    ...(await databaseChecks(kc, source, there, here)),
   ];
 }
 
@@ -268,7 +277,7 @@ function settingChecks(there: SourceSide, here: TargetSide): Check[] {
   ];
 }
 
-async function extensionChecks(
+async function databaseChecks(
   kc: KubeConfig,
   source: ServerRef,
   there: SourceSide,
@@ -276,15 +285,25 @@ async function extensionChecks(
 ): Promise<Check[]> {
   const missing = new Set<string>();
   const changing = new Set<string>();
+  let columns = 0;
   for (const { name: database } of there.databases) {
-    const installed = await sqlJson<{ name: string; version: string }[]>(kc, source, extensionsSql, { database });
-    for (const { name, version } of installed) {
+    const { extensions, marked } = await sqlJson<DatabaseSide>(kc, source, databaseSql, { database });
+    columns += marked;
+    for (const { name, version } of extensions) {
       const offered = here.extensions[name];
       if (offered === undefined) missing.add(`${name} (in ${database})`);
       else if (offered !== version) changing.add(`${name} ${version} becomes ${offered}`);
     }
   }
+  const target = versionText(here.versionNum);
   return [
+    when(columns > 0 && tripsOverColumnMarks(here.versionNum), 'target.column-marks', 'FAILED', {
+      good: 'the target’s pg_dump knows what the source keeps with its columns',
+      bad:
+        `the source keeps a mark (pg_attver) with ${columns} columns, as PostgreSQL since the minors of November 2026 does; ` +
+        `pg_dump ${target} is older, and would write out each as an option that no server takes`,
+      remedy: `use an image with a minor of ${majorOf(here.versionNum)} that came out with the source’s, or later`,
+    }),
     when(missing.size > 0, 'target.extension-available', 'FAILED', {
       good: 'the image has all extensions',
       bad: `the image lacks extensions: ${[...missing].join(', ')}`,
