@@ -165,7 +165,7 @@ test.skipIf(writing)('there are points for every activity and every victim', asy
 describe.skipIf(writing).concurrent('upgrades under', () => {
   for (const [index, lane] of lanes().entries()) {
     const name = lane.points.length === 1 ? says(lane.points[0]!) : `${lane.points.length} deaths`;
-    const timeout = patienceMs(lane.points.length) + 480_000;
+    const timeout = patienceMs(lane.points.length) + 300_000;
     test(`upgrade ${index + 1}: ${name}`, { timeout }, async (context) => {
       const met: Met[] = [];
       const list = () =>

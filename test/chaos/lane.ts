@@ -18,7 +18,7 @@ import { downtimeSeconds, openGate, type UpgradeStatus } from '../../src/domain/
 import { countAcknowledged } from '../../src/sandbox/demo/proof.ts';
 import { takeSnapshot } from '../../src/sandbox/demo/snapshot.ts';
 import { startTcpProxy } from '../activities/tcp-proxy.ts';
-import { patiently, raiseStage, start, type Stage } from '../e2e/stage.ts';
+import { patiently, raiseStage, start, whereItStands, type Stage } from '../e2e/stage.ts';
 import { expectUpgraded, oldWorld, sceneOf } from '../e2e/world.ts';
 import type { Boundary, Place } from './boundary.ts';
 import { deleteCandidate, emptyScratch, killServer, killTemporal } from './harm.ts';
@@ -50,9 +50,19 @@ const downMs = 3000;
 /** After that a worker that found neither at its own start may still end by itself. */
 const graceMs = 30_000;
 
-/** How long an upgrade that is harmed so often may take on a busy machine. */
+/** Longer than any victim takes to die: its worker stands still meanwhile. */
+const harmMs = 60_000;
+
+/** How long an upgrade that is harmed so often may take on a busy machine, with its world raised before and compared after it. */
 export function patienceMs(points: number): number {
-  return 420_000 + points * 120_000;
+  return 600_000 + points * 120_000;
+}
+
+/** What a lane says of itself when it comes to no end. */
+interface Waits {
+  for: string;
+  /** What it knows of where it stands. */
+  tell: () => Promise<string[]>;
 }
 
 /**
@@ -65,6 +75,29 @@ export async function travel(
   workflows: string,
   finished: typeof onTestFinished,
   met: Met[],
+): Promise<Place[]> {
+  const waits: Waits = { for: 'its world', tell: async () => [] };
+  return await within(patienceMs(lane.points.length), goThrough(lane, workflows, finished, met, waits), async () =>
+    [`it came to no end, and waits for ${waits.for}`, ...(await waits.tell())].join('\n'),
+  );
+}
+
+/** Rejects with these words when it takes longer. */
+async function within<T>(ms: number, work: Promise<T>, words: () => Promise<string>): Promise<T> {
+  const done = new AbortController();
+  const late = sleep(ms, undefined, { signal: done.signal }).then(async () => {
+    throw new Error(`after ${ms / 1000} s: ${await words()}`);
+  });
+  late.catch(() => undefined);
+  return await Promise.race([work, late]).finally(() => done.abort());
+}
+
+async function goThrough(
+  lane: Lane,
+  workflows: string,
+  finished: typeof onTestFinished,
+  met: Met[],
+  waits: Waits,
 ): Promise<Place[]> {
   const { way, points, patient } = lane;
   const folder = await mkdtemp(join(tmpdir(), 'pgleap-chaos-'));
@@ -95,6 +128,19 @@ export async function travel(
   let trouble: unknown;
   let upAt = -Infinity;
   let child: ChildProcess | undefined;
+  let childSaid = () => '';
+  /** The boundary that the worker stands still at. */
+  let still = '';
+  /** The last that was passed over calmly. */
+  let passed = '';
+  waits.tell = async () => [
+    `not met: ${[...left].map(says).join('; ') || 'none'}`,
+    `no victim was there for: ${[...away].map(says).join('; ') || 'none'}`,
+    `the worker stands still: ${still || 'no'}`,
+    `passed over last: ${passed || 'nothing'}`,
+    `the worker said: ${childSaid().slice(-1500) || 'nothing'}`,
+    await whereItStands(on.session),
+  ];
 
   async function meet({ activity, id, moment, long }: Boundary): Promise<'g' | 'k'> {
     if (journey.way === null) return 'g';
@@ -121,7 +167,10 @@ export async function travel(
 
   /** False when there is no victim. */
   async function strike(point: Point): Promise<boolean> {
-    if (point.victim !== 'worker' && !(await harm[point.victim]())) return false;
+    if (point.victim !== 'worker') {
+      const done = await within(harmMs, harm[point.victim](), async () => `${says(point)}: it is not done yet`);
+      if (!done) return false;
+    }
     left.delete(point);
     console.error(`${clock()} ${says(point)}${away.has(point) ? ', late' : ''}`);
     met.push({ point: says(point), outcome: '', answers: 0, downtime: null, rowsLost: null });
@@ -184,16 +233,31 @@ export async function travel(
     }
   }
 
+  /** Undefined for what passes; the limit of the whole ends it when it comes again and again. */
+  async function calmly<T>(request: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await request();
+    } catch (error) {
+      if (!isPassing(error)) throw error;
+      passed = `${clock()} ${String(error)}`;
+      return undefined;
+    }
+  }
+
   /** As whatever keeps the operator's worker running would. */
   async function keepWorker(): Promise<void> {
     while (!journey.over) {
-      const { worker, log } = startStopping({ ...on.env, KUBECONFIG: kubeconfig }, workflows, (boundary) =>
-        meet(boundary).catch((error: unknown) => {
-          trouble ??= error;
-          return 'g';
-        }),
-      );
+      const { worker, log } = startStopping({ ...on.env, KUBECONFIG: kubeconfig }, workflows, (boundary) => {
+        still = `${boundary.moment} ${boundary.activity} since ${clock()}`;
+        return meet(boundary)
+          .catch((error: unknown) => {
+            trouble ??= error;
+            return 'g' as const;
+          })
+          .finally(() => (still = ''));
+      });
       child = worker;
+      childSaid = log;
       await once(worker, 'exit');
       if (journey.over) break;
       if (worker.signalCode !== 'SIGKILL') {
@@ -209,26 +273,29 @@ export async function travel(
   const kept = keepWorker();
   finished(async () => {
     journey.over = true;
-    child?.kill('SIGTERM');
+    // One that stands still hears nothing else.
+    child?.kill(still === '' ? 'SIGTERM' : 'SIGKILL');
     await kept;
   });
+  waits.for = 'a worker';
   while ((await countWorkers(on.session)) === 0) {
     if (trouble !== undefined) throw trouble;
     await sleep(100);
   }
 
+  waits.for = 'the plan';
   const { input } = await readSpecFile(on.sandbox.upgradeSpec);
   let plan: Plan | undefined;
   while (plan === undefined) plan = await calmly(() => planUpgrade(on.session, input));
+  waits.for = 'what the world is before';
   const scene = sceneOf(on, plan);
   const [old, before] = [await oldWorld(scene), await takeSnapshot(scene)];
   journey.way = 'forward';
   workflowId = await start(on);
 
-  const deadline = Date.now() + patienceMs(points.length);
-  for (;;) {
+  waits.for = 'the end of the upgrade';
+  while (!journey.over) {
     if (trouble !== undefined) throw trouble;
-    if (Date.now() > deadline) throw new Error(`it came to no end; not met: ${[...left].map(says).join('; ')}`);
     const status = await calmly(() => upgradeStatus(on.session, workflowId));
     if (status?.stage === 'ended') break;
     if (status !== undefined) await respond(status);
@@ -264,6 +331,7 @@ export async function travel(
     await calmly(() => sendMessage(on.session, workflowId, back ? 'reject' : 'approve', message));
   }
 
+  waits.for = 'its result, and what the world is after it';
   const status = await patiently(() => upgradeStatus(on.session, workflowId));
   let refusal = '';
   const result = await upgradeResult(on.session, workflowId).catch((error: unknown) => {
@@ -305,16 +373,11 @@ function firstSince(begun: Place[], { activity, since, moment }: Point): Place |
   return begun.slice(from).find((one) => one.activity === activity && one.moments.includes(moment));
 }
 
-/** Undefined when Temporal or the worker is gone just now, or the answer came too late for what it answered. */
-async function calmly<T>(request: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await request();
-  } catch (error) {
-    if (error instanceof UserError && ['noWorker', 'noTemporal', 'refused'].includes(error.exit)) return undefined;
-    // gRPC's, or around one of it; the deadline of the whole ends it when it comes again and again.
-    if (error instanceof Error && ('code' in error || error instanceof ServiceError)) return undefined;
-    throw error;
-  }
+/** Temporal or the worker is gone just now, or the answer came too late for what it answered. */
+function isPassing(error: unknown): boolean {
+  if (error instanceof UserError) return ['noWorker', 'noTemporal', 'refused'].includes(error.exit);
+  // gRPC's, or around one of it.
+  return error instanceof Error && ('code' in error || error instanceof ServiceError);
 }
 
 /** What the server would find out by itself when a heartbeat or a sticky queue's time runs out. */

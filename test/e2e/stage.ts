@@ -54,7 +54,7 @@ export async function raiseStage(
   const closers: (() => Promise<unknown>)[] = [];
   let session: Session | undefined;
   (given.onTestFinished ?? onTestFinished)(async ({ task }) => {
-    if (task.result?.state === 'fail' && session) console.error(await whereItStood(session));
+    if (task.result?.state === 'fail' && session) console.error(await whereItStands(session));
     for (const one of closers.splice(0).reverse()) await one();
   }, 240_000);
   const folder = await mkdtemp(join(tmpdir(), 'pgleap-e2e-'));
@@ -126,13 +126,20 @@ export async function raiseStage(
   };
 }
 
-async function whereItStood(session: Session): Promise<string> {
+/** The newest upgrade's phases and questions, as its worker tells them, and its activities, which Temporal's server knows too. */
+export async function whereItStands(session: Session): Promise<string> {
   try {
     const workflowId = await findUpgrade(session, undefined);
-    const { phases, park } = await upgradeStatus(session, workflowId);
+    const phases = upgradeStatus(session, workflowId).then(
+      (status) => [
+        ...status.phases.map(({ name, state, seconds }) => `${name} ${state} ${seconds ?? ''}`.trim()),
+        `gate: ${openGate(status)?.name ?? 'none'}`,
+        `park: ${JSON.stringify(status.park)}`,
+      ],
+      (error: unknown) => [String(error)],
+    );
     const { activities } = await describeUpgrade(session, workflowId);
-    const steps = phases.map(({ name, state, seconds }) => `${name} ${state} ${seconds ?? ''}`);
-    return [...steps, JSON.stringify({ park, activities })].join('\n');
+    return [...(await phases), ...activities.map((activity) => JSON.stringify(activity))].join('\n');
   } catch (error) {
     return String(error);
   }
