@@ -1,219 +1,198 @@
 /** Secrets planted everywhere at once: none comes out, whether all goes well or each kind of fault happens on the way. */
-import { createServer } from 'node:http';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { KubeConfig } from '@kubernetes/client-node';
-import { expect, test, type TestContext } from 'vitest';
+import { expect, test } from 'vitest';
 import { sendMessage, upgradeStatus } from '../../src/client/upgrades.ts';
 import { UserError } from '../../src/domain/exit-codes.ts';
-import type { GateName } from '../../src/domain/phases.ts';
-import { openGate, type UpgradeStatus } from '../../src/domain/state.ts';
+import { openGate, phaseRow, type UpgradeStatus } from '../../src/domain/state.ts';
 import { kubeSecrets } from '../../src/worker/secrets.ts';
-import { podOf } from '../../src/sandbox/world/access.ts';
-import { answer, raiseStage, start, type Stage } from '../e2e/stage.ts';
+import type { PodRef } from '../../src/domain/facts.ts';
+import { raiseStage, start, type Stage } from '../e2e/stage.ts';
 import {
   filesOf,
   inObjects,
+  inPod,
   plant,
+  plantFailing,
   secretsOf,
   seek,
-  tempOf,
   textsIn,
+  verifiersOf,
+  watchLogs,
   watchProcesses,
   without,
   type Canaries,
   type Leak,
 } from './canaries.ts';
-import { faults, startProxy, type Fault, type Proxy } from './faults.ts';
-import { randomOf, sampled } from './seed.ts';
+import { betweenWorkerAndWorld } from './canaries-way.ts';
+import { faults, type Fault } from './faults.ts';
+import { sampled } from './seed.ts';
 import { tell } from './table.ts';
 
 const title = 'canaries';
-/** So often a fault happens in one upgrade. Those that are waited out take their time. */
-const hits = (fault: Fault) => (fault === 'timeout' ? 4 : 12);
 
-for (const fault of sampled(title, ['none', ...faults] as const)) {
-  test.concurrent(`no secret comes out: ${fault}`, { timeout: 900_000 }, async (context) => {
+/** How an upgrade ends, unless its faults lead it elsewhere. */
+type Ending = 'upgraded' | 'rejected at gate reopen' | 'terminated and recovered' | 'given up in the trial';
+const others: Partial<Record<Fault, Ending>> = {
+  'reset before': 'rejected at gate reopen',
+  '403': 'rejected at gate reopen',
+  '429': 'rejected at gate reopen',
+  garbage: 'rejected at gate reopen',
+  '409': 'terminated and recovered',
+  '503': 'terminated and recovered',
+};
+const classes: { fault: Fault | 'none'; ending: Ending }[] = [
+  { fault: 'none', ending: 'upgraded' },
+  { fault: 'none', ending: 'given up in the trial' },
+  ...faults.map((fault) => ({ fault, ending: others[fault] ?? 'upgraded' })),
+];
+
+/** So often a fault happens between two gates. Those that are waited out take their time. */
+const hits = (fault: Fault) => (fault === 'timeout' ? 1 : 5);
+
+for (const { fault, ending } of sampled(title, classes)) {
+  test.concurrent(`no secret comes out: ${fault}, ${ending}`, { timeout: 900_000 }, async (context) => {
     const began = performance.now();
-    tell(context, title, { fault, outcome: '' });
+    tell(context, title, { fault, ending, outcome: '' });
     const { onTestFinished } = context;
     const on = await raiseStage(16, 1, { onTestFinished });
     const canaries: Canaries = new Map();
     const canary = (where: string) => {
+      // Passwords and tokens of a test's own world: the seed decides nothing by them.
       const secret = `canary${randomBytes(12).toString('hex')}`;
       canaries.set(where, secret);
       return secret;
     };
     for (const [where, secret] of await secretsOf(on.access)) canaries.set(where, secret);
+    // First: the other lets the server log what is said to it from then on.
+    if (ending === 'given up in the trial') await plantFailing(on.access, canary);
     await plant(on.access, canary);
+    const verifiers = await verifiersOf(on.access);
+    expect(verifiers.size).toBeGreaterThan(4);
+    for (const [where, secret] of verifiers) canaries.set(where, secret);
     canaries.set('Linode’s token', on.sandbox.linode.token);
     canaries.set('Cloudflare’s token', on.sandbox.cloudflare.token);
     kubeSecrets(on.access.kubeConfig).forEach((secret, n) => canaries.set(`kubeconfig ${n}`, secret));
-    expect(canaries.size).toBeGreaterThan(20);
+    expect(canaries.size).toBeGreaterThan(25);
 
     const way = await betweenWorkerAndWorld(on, canary('the webhook’s URL'), onTestFinished);
+    // Commands go the worker's way.
+    Object.assign(on.env, way.env);
     // The backup job of the example shows its own password to everybody.
     const processes = watchProcesses(without(canaries, /blackbox/));
     onTestFinished(async () => void (await processes.stop()));
-    await on.startWorker(way.env);
-    const workflowId = await start(on);
-    await answer(on, workflowId, 'begin');
-    const sower = fault === 'none' ? undefined : way.sow(fault, hits(fault));
+    const logs = watchLogs(on.access, 'databases');
+    onTestFinished(async () => void (await logs.stop()));
+    const sower = fault === 'none' ? undefined : way.sow(fault);
+    onTestFinished(() => sower?.stop());
+    // One that its cluster refuses says so and ends: whoever keeps it starts it again.
+    await on.startWorker().catch(() => on.startWorker());
+
     const leaks: Leak[] = [];
     const looked = new Set<string>();
-    const ended = await play(on, workflowId, async (gate) => {
-      if (gate === 'replace') sower?.stop();
-      else if (gate !== 'reopen') return;
-      looked.add(gate);
-      for (const pod of await upgradePods(on))
-        leaks.push(...seek(canaries, `/tmp of ${pod.name}`, await tempOf(on.access, pod)));
-    });
-    expect([...looked]).toContain('replace');
-    if (ended.result?.ok) expect([...looked]).toContain('reopen');
+    const look = async (place: string) => {
+      for (const pod of await upgradePods(on)) leaks.push(...(await inPod(on.access, pod, canaries)));
+      looked.add(place);
+    };
+    const ended = await play(on, ending, look, () => sower?.allow(hits(fault as Fault)));
+    expect([...looked]).toContain(ending === 'given up in the trial' ? 'trial' : 'replace');
+    if (ended.outcome === 'upgraded') expect([...looked]).toContain('reopen');
+    if (ending === 'terminated and recovered') {
+      const recovered = await recover(on);
+      leaks.push(...seek(canaries, 'pgleap recover', recovered.said));
+      ended.outcome = recovered.outcome;
+    }
+    sower?.stop();
 
     leaks.push(
       ...(await processes.stop()),
       ...(await inObjects(on.access, canaries)),
       ...(await inTemporal(on, canaries)),
-      ...(await inFiles(on, ended, way.temp, canaries)),
-      ...(await inCommands(on, workflowId, canaries)),
+      ...(await inFiles(on, way.temp, canaries)),
+      ...(await inCommands(on, ended.workflowId, canaries)),
       ...seek(canaries, 'what workers said', on.said()),
       ...seek(without(canaries, /webhook/), 'what the chat room was told', way.told()),
     );
+    const read = await logs.stop();
+    for (const [container, text] of read) leaks.push(...seek(canaries, `log of ${container}`, text));
     expect(leaks).toEqual([]);
+    // Each server says when it is ready: that is how a log that was read looks.
+    const servers = [...read].filter(([, text]) => text.includes('database system is ready to accept connections'));
+    expect(servers.length, [...read.keys()].join()).toBeGreaterThan(1);
     expect(way.told()).toContain(ended.upgradeId);
     const happened = sower?.count() ?? 0;
-    if (fault === 'none') expect(ended.result?.ok).toBe(true);
-    else expect(happened).toBeGreaterThan(fault === 'timeout' ? 0 : 2);
+    if (fault === 'none') expect(ended.outcome).toBe(ending === 'upgraded' ? 'upgraded' : 'rolled-back');
+    else expect(happened).toBeGreaterThan(fault === 'timeout' ? 2 : 6);
     const seconds = Math.round((performance.now() - began) / 1000);
-    tell(context, title, {
-      fault,
-      happened,
-      planted: canaries.size,
-      outcome: ended.result?.outcome ?? ended.ending?.how ?? '',
-      seconds,
-    });
+    tell(context, title, { fault, ending, happened, planted: canaries.size, outcome: ended.outcome, seconds });
   });
 }
 
-/** Proxies before everything the worker talks to, a chat room, and a folder for its temporary files. */
-async function betweenWorkerAndWorld(on: Stage, room: string, onTestFinished: TestContext['onTestFinished']) {
-  const { sandbox } = on;
-  const folder = await mkdtemp(join(tmpdir(), 'pgleap-canaries-'));
-  onTestFinished(() => rm(folder, { recursive: true, force: true }));
-  const temp = join(folder, 'tmp');
-  await mkdir(temp);
-  const any = () => '*';
-  const kubeConfig = new KubeConfig();
-  kubeConfig.loadFromFile(sandbox.kubeconfig);
-  const cluster = await startProxy(kubeConfig.getCurrentCluster()?.server ?? '', any, (code, echo) => ({
-    kind: 'Status',
-    status: 'Failure',
-    code,
-    reason: 'Made',
-    message: `no. You sent ${echo}`,
-  }));
-  const linode = await startProxy(new URL(sandbox.linode.url).origin, any, (_, echo) => ({
-    errors: [{ reason: `no. You sent ${echo}` }],
-  }));
-  const cloudflare = await startProxy(new URL(sandbox.cloudflare.url).origin, any, (_, echo) => ({
-    result: null,
-    success: false,
-    errors: [{ code: 1, message: `no. You sent ${echo}` }],
-    messages: [],
-  }));
-  const heard: string[] = [];
-  const chat = createServer((request, response) => {
-    request.on('data', (chunk: Buffer) => heard.push(chunk.toString())).on('end', () => response.end('ok'));
-  });
-  await new Promise<void>((resolve) => {
-    chat.listen(0, '127.0.0.1', resolve);
-  });
-  const port = Object(chat.address()).port;
-  const webhook = await startProxy(`http://127.0.0.1:${port}`, any, (_, echo) => ({ error: `no. You sent ${echo}` }));
-  const proxies = [cluster, linode, cloudflare, webhook];
-  onTestFinished(async () => {
-    for (const proxy of proxies) await proxy.close();
-    chat.close();
-  });
-  kubeConfig.clusters = kubeConfig.clusters.map((one) => ({ ...one, server: cluster.url, skipTLSVerify: true }));
-  const kubeconfig = join(folder, 'kubeconfig');
-  await writeFile(kubeconfig, kubeConfig.exportConfig(), { mode: 0o600 });
-  const behind = (proxy: Proxy, url: string) => `${proxy.url}${new URL(url).pathname}`;
-  return {
-    temp,
-    env: {
-      KUBECONFIG: kubeconfig,
-      LINODE_API_URL: behind(linode, sandbox.linode.url),
-      CLOUDFLARE_API_URL: behind(cloudflare, sandbox.cloudflare.url),
-      PGLEAP_NOTIFY_URL: `${webhook.url}/hook/${room}?token=${room}`,
-      TMPDIR: temp,
-    },
-    told: () => heard.join('\n'),
-    sow: (fault: Fault, most: number) => sow(proxies, fault, most),
-  };
+interface Ended {
+  workflowId: string;
+  upgradeId: string;
+  outcome: string;
 }
 
-/** So long a fault waits for its request: some are made once in an upgrade. */
-const patienceMs = 3000;
-
-/** Lets requests meet the fault now and then, at each server that is asked just then, and changes as often as reads. */
-function sow(proxies: Proxy[], fault: Fault, most: number): { stop(): void; count(): number } {
-  const random = randomOf(`canaries ${fault}`);
-  const pick = <T>(from: readonly T[]): T | undefined => from[Math.floor(random() * from.length)];
-  const waiting = new Map<Proxy, number>();
-  const heard = new Map<Proxy, number>();
-  let count = 0;
-  const timer = setInterval(() => {
-    for (const [proxy, since] of waiting) {
-      if (proxy.happened()) count += 1;
-      else if (performance.now() - since < patienceMs) continue;
-      waiting.delete(proxy);
-    }
-    for (const proxy of proxies) {
-      const asked = proxy.seen.length;
-      if (waiting.has(proxy) || asked === heard.get(proxy) || count + waiting.size >= most) continue;
-      heard.set(proxy, asked);
-      const call = pick([...new Set(proxy.seen)]);
-      if (call === undefined) continue;
-      // The first change is told from those after it, and does not come again.
-      proxy.next(/^GET|again$/.test(call) ? call : `${call}, again`, fault);
-      waiting.set(proxy, performance.now());
-    }
-  }, 700);
-  return {
-    stop() {
-      clearInterval(timer);
-      for (const proxy of proxies) proxy.forget();
-    },
-    count: () => count,
-  };
-}
-
-/** Says yes to everything, and tries again what failed, until the upgrade has ended. */
-async function play(on: Stage, workflowId: string, atGate: (gate: GateName) => Promise<void>): Promise<UpgradeStatus> {
+/**
+ * Starts an upgrade and says yes to everything but what its ending asks for, and tries again what failed, until it has ended.
+ * One that a fault let preflight refuse is started anew. `next` is called at the start and at each gate.
+ */
+async function play(
+  on: Stage,
+  ending: Ending,
+  look: (place: string) => Promise<void>,
+  next: () => void,
+): Promise<Ended> {
+  let workflowId = await start(on);
   let parks = 0;
   const answered = new Set<string>();
+  const heard = async (name: 'resolve' | 'approve' | 'reject', message: object) =>
+    (await calmly(() => sendMessage(on.session, workflowId, name, { ...message, by: 'canaries' }))) !== undefined;
+  next();
   for (;;) {
     const status = await calmly(() => upgradeStatus(on.session, workflowId));
-    if (status?.stage === 'ended') return status;
     const gate = status === undefined ? null : openGate(status);
-    if (status?.park) {
-      const { id, options } = status.park;
+    if (status?.stage === 'ended') {
+      if (phaseRow(status, 'prepare').state === 'done' || parks > 0) return endedOf(status);
+      workflowId = await start(on);
+    } else if (status?.park) {
+      const { id, options, phase } = status.park;
       if (!answered.has(id)) parks += 1;
       answered.add(id);
-      const action = parks > 12 && options.includes('rollback') ? 'rollback' : 'retry';
-      await calmly(() => sendMessage(on.session, workflowId, 'resolve', { park: id, action, by: 'canaries' }));
+      const gaveUp = ending === 'given up in the trial' && phase === 'trial';
+      if (gaveUp) await look(phase);
+      // Longer than faults are allowed to happen.
+      const back = (gaveUp || parks > 40) && options.includes('rollback');
+      await heard('resolve', { park: id, action: back ? 'rollback' : 'retry' });
     } else if (gate?.evidence) {
-      await atGate(gate.name);
-      const message = { gate: gate.name, by: 'canaries', evidence: gate.evidence.hash };
-      await calmly(() => sendMessage(on.session, workflowId, 'approve', message));
+      if (gate.name === 'replace' || gate.name === 'reopen') await look(gate.name);
+      const no = ending === 'rejected at gate reopen' && gate.name === 'reopen';
+      if (await heard(no ? 'reject' : 'approve', { gate: gate.name, evidence: gate.evidence.hash })) next();
+    } else if (status && ending === 'terminated and recovered' && phaseRow(status, 'restore').state === 'running') {
+      await on.session.client.workflow.getHandle(workflowId).terminate();
+      return { ...endedOf(status), outcome: 'terminated' };
     }
     await sleep(300);
   }
+}
+
+function endedOf({ workflowId, upgradeId, result, ending }: UpgradeStatus): Ended {
+  return { workflowId, upgradeId, outcome: result?.outcome ?? ending?.how ?? '' };
+}
+
+/** By the journal, as often as faults stop it; all that it said, too. */
+async function recover(on: Stage): Promise<{ said: string; outcome: string }> {
+  let said = '';
+  for (let attempt = 0; attempt < 20; attempt += 1) {
+    for (const yes of [[], ['--yes']]) {
+      const { code, stdout, stderr } = await on.pgleap('recover', 'databases/postgres', '--json', ...yes).done;
+      said += stdout + stderr;
+      if (code !== 0) break;
+      if (yes.length > 0) return { said, outcome: JSON.parse(stdout.trim().split('\n').at(-1) ?? '').outcome };
+    }
+  }
+  throw new Error(`it never recovered: ${said.slice(-3000)}`);
 }
 
 /** Somebody who asks too early or too late is refused, and asks again. */
@@ -226,20 +205,21 @@ async function calmly<T>(request: () => Promise<T>): Promise<T | undefined> {
   }
 }
 
-async function upgradePods(on: Stage) {
-  const source = await podOf(on.access, 'databases', 'postgres').catch(() => undefined);
-  const { items } = await on.access.core.listNamespacedPod({
-    namespace: 'databases',
-    labelSelector: 'pgleap.dev/upgrade',
-  });
-  const candidates = items.map(({ metadata, spec }) => ({
-    namespace: 'databases',
-    name: metadata?.name ?? '',
-    uid: metadata?.uid ?? '',
-    container: spec?.containers[0]?.name ?? '',
-  }));
-  expect(candidates.length).toBeGreaterThan(0);
-  return source === undefined ? candidates : [source, ...candidates];
+/** The database's pod and the upgrade's own that run just now. */
+async function upgradePods({ access }: Stage): Promise<PodRef[]> {
+  const namespace = 'databases';
+  const { items } = await access.core.listNamespacedPod({ namespace });
+  const pods = items
+    .filter(({ metadata, status }) => metadata?.deletionTimestamp === undefined && status?.phase === 'Running')
+    .map(({ metadata, spec }) => ({
+      namespace,
+      name: metadata?.name ?? '',
+      uid: metadata?.uid ?? '',
+      container: spec?.containers[0]?.name ?? '',
+    }))
+    .filter(({ name }) => /^(postgres|pgleap)-/.test(name));
+  expect(pods.some(({ name }) => /candidate/.test(name))).toBe(true);
+  return pods;
 }
 
 /** Histories, descriptions, memos and the answers to queries, of everything in the namespace. */
@@ -259,8 +239,8 @@ async function inTemporal({ session }: Stage, canaries: Canaries): Promise<Leak[
 }
 
 /** Dumps hold the data; all else may not. Nobody else may read any of it. */
-async function inFiles(on: Stage, status: UpgradeStatus, temp: string, canaries: Canaries): Promise<Leak[]> {
-  const artifacts = await filesOf(join(on.artifacts, status.upgradeId));
+async function inFiles(on: Stage, temp: string, canaries: Canaries): Promise<Leak[]> {
+  const artifacts = await filesOf(on.artifacts);
   expect(artifacts.length).toBeGreaterThan(3);
   expect(artifacts.filter(({ mode }) => mode !== 0o600).map(({ file }) => file)).toEqual([]);
   const files = [...artifacts.filter(({ file }) => !/\.dump(\.|\/|$)/.test(file)), ...(await filesOf(temp))];

@@ -1,6 +1,7 @@
 /** Secrets in every place of a world where one can be, and every place where one may come out. */
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { KubernetesObject } from '@kubernetes/client-node';
 import { KubernetesObjectApi, PatchStrategy } from '@kubernetes/client-node';
 import { execInPod } from '../../src/activities/kubernetes/exec.ts';
@@ -67,10 +68,17 @@ export async function secretsOf(access: Access): Promise<Canaries> {
 }
 
 /**
+ * What the database holds, and so the dump of it: that lies in the artifact folder, and on the scratch and the new volume, for
+ * its owner alone. A job's words there may name what could not be imported.
+ */
+const inDump = /^database: /;
+
+/**
  * Plants what users leave lying about: secrets in the environment and in annotations of workloads, in roles, settings,
- * servers, functions, comments and rows of the database.
+ * servers, functions, comments and rows of the database; and lets its server log each statement.
  */
 export async function plant(access: Access, canary: (where: string) => string): Promise<void> {
+  const planted = (what: string) => canary(`database: ${what}`);
   const objects = KubernetesObjectApi.makeApiClient(access.kubeConfig);
   for (const [namespace, name] of [
     ['databases', 'postgres'],
@@ -100,18 +108,51 @@ export async function plant(access: Access, canary: (where: string) => string): 
   }
   const pod = await podOf(access, 'databases', 'postgres');
   const sql = `
-    CREATE ROLE canary LOGIN PASSWORD '${canary('password of a role')}';
-    ALTER ROLE canary SET app.api_token = '${canary('setting of a role')}';
-    ALTER DATABASE site SET app.api_key = '${canary('setting of a database')}';
+    CREATE ROLE canary LOGIN PASSWORD '${planted('password of a role')}';
+    ALTER ROLE canary SET app.api_token = '${planted('setting of a role')}';
+    ALTER DATABASE site SET app.api_key = '${planted('setting of a database')}';
     CREATE TABLE public.canary (said text PRIMARY KEY);
-    INSERT INTO public.canary VALUES ('${canary('a row')}');
-    CREATE FUNCTION public.canary() RETURNS text LANGUAGE sql AS $$ SELECT '${canary('a function')}' $$;
-    COMMENT ON FUNCTION public.canary() IS 'password=${canary('a comment')}';
+    INSERT INTO public.canary VALUES ('${planted('a row')}');
+    CREATE FUNCTION public.canary() RETURNS text LANGUAGE sql AS $$ SELECT '${planted('a function')}' $$;
+    COMMENT ON FUNCTION public.canary() IS 'password=${planted('a comment')}';
     CREATE FOREIGN DATA WRAPPER canary;
-    CREATE SERVER canary FOREIGN DATA WRAPPER canary OPTIONS (host 'db', password '${canary('a foreign server')}');
-    CREATE USER MAPPING FOR canary SERVER canary OPTIONS (password '${canary('a user mapping')}');
-    ALTER TABLE public.canary ADD CHECK (said <> '${canary('a constraint')}');`;
+    CREATE SERVER canary FOREIGN DATA WRAPPER canary OPTIONS (host 'db', password '${planted('a foreign server')}');
+    CREATE USER MAPPING FOR canary SERVER canary OPTIONS (password '${planted('a user mapping')}');
+    ALTER TABLE public.canary ADD CHECK (said <> '${planted('a constraint')}');
+    ALTER DATABASE site SET log_statement = 'all';`;
   await psql(access, pod, 'shop', 'site', sql);
+}
+
+/** Plants what no empty server takes: statements with secrets in them, and a row, that fail in the trial. */
+export async function plantFailing(access: Access, canary: (where: string) => string): Promise<void> {
+  const pod = await podOf(access, 'databases', 'postgres');
+  const planted = (what: string) => canary(`database: ${what}`);
+  // A dump is imported with an empty search_path, where the table is not found.
+  const looks = 'RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM FROM allowed; RETURN true; END $$';
+  const sql = `
+    CREATE TABLE public.allowed ();
+    CREATE FUNCTION public.fails(text) ${looks};
+    CREATE FUNCTION public.fails(text[], oid) ${looks};
+    CREATE TABLE public.failing (said text CHECK (public.fails(said)));
+    INSERT INTO public.failing VALUES ('${planted('a row that fails')}');
+    CREATE FOREIGN DATA WRAPPER failing VALIDATOR public.fails;
+    CREATE SERVER failing FOREIGN DATA WRAPPER failing OPTIONS (password '${planted('a server that fails')}');`;
+  await psql(access, pod, 'shop', 'site', sql);
+}
+
+/** What a server keeps of each password: whoever has it may try passwords on it, and with its keys log in as that user. */
+export async function verifiersOf(access: Access): Promise<Canaries> {
+  const pod = await podOf(access, 'databases', 'postgres');
+  const sql = 'SELECT rolname, rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL';
+  const found: Canaries = new Map();
+  for (const line of (await psql(access, pod, 'shop', 'site', sql)).trim().split('\n')) {
+    const [role = '', verifier = ''] = line.split('|');
+    const [, stored, server] = /^SCRAM-SHA-256\$.*\$([^:=]+)=*:([^=]+)=*$/.exec(verifier) ?? [];
+    // Of the older kind the whole is what a login needs.
+    if (stored === undefined || server === undefined) found.set(`database: verifier of ${role}`, verifier);
+    else found.set(`database: stored key of ${role}`, stored).set(`database: server key of ${role}`, server);
+  }
+  return found;
 }
 
 /** Objects that users made hold what users put into them, and so do the pods that run them. */
@@ -153,13 +194,56 @@ export async function filesOf(folder: string): Promise<{ file: string; mode: num
   return settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
 }
 
-/** What lies in a pod's folders for temporary files; a file may go while it is looked at. */
-export async function tempOf(access: Access, pod: PodRef): Promise<string> {
-  const find = 'find /tmp /var/tmp /dev/shm -type f -size -1024k -print -exec cat {} +; echo looked';
-  const { stdout } = await execInPod(access.kubeConfig, pod, ['sh', '-c', find]);
-  const found = stdout.toString();
-  if (!found.endsWith('looked\n')) throw new Error(`nobody looked into ${pod.name}`);
-  return found;
+/** What lies in a pod's folders for temporary files and where pgleap works; a file may go while it is looked at. */
+export async function inPod(access: Access, pod: PodRef, canaries: Canaries): Promise<Leak[]> {
+  const found = async (find: string) => {
+    const { stdout } = await execInPod(access.kubeConfig, pod, ['sh', '-c', `${find}; echo looked`]);
+    if (!stdout.toString().endsWith('looked\n')) throw new Error(`nobody looked into ${pod.name}`);
+    return stdout.toString();
+  };
+  const print = '-size -1024k -print -exec cat {} +';
+  const work = '[ ! -d /pgleap ] || find /pgleap -path "/pgleap/pgdata-*" -prune -o -type f';
+  // Dumps hold the data; see inDump for what may be beside them. All that a job leaves is for its own user.
+  const words = '-path "/pgleap/jobs/*/err"';
+  const open = await found(`${work} -perm /077 -print`);
+  if (open !== 'looked\n') throw new Error(`in ${pod.name} others may read ${open}`);
+  return [
+    ...seek(canaries, `/tmp of ${pod.name}`, await found(`find /tmp /var/tmp /dev/shm -type f ${print}`)),
+    ...seek(canaries, `/pgleap of ${pod.name}`, await found(`${work} ! -name "*.sql.*" ! ${words} ${print}`)),
+    ...seek(without(canaries, inDump), `words of jobs in ${pod.name}`, await found(`${work} ${words} ${print}`)),
+  ];
+}
+
+/** Reads the logs of all containers in a namespace while they are there, until stopped. */
+export function watchLogs({ core }: Access, namespace: string): { stop(): Promise<Map<string, string>> } {
+  const logs = new Map<string, string>();
+  const over = new AbortController();
+  const look = async () => {
+    const { items } = await core.listNamespacedPod({ namespace });
+    for (const { metadata, spec } of items) {
+      const name = metadata?.name ?? '';
+      for (const { name: container } of spec?.containers ?? []) {
+        // There is none yet, or not any more.
+        const text = await core.readNamespacedPodLog({ namespace, name, container }).catch(() => '');
+        const at = `${name} ${container}`;
+        if (text.length > (logs.get(at)?.length ?? 0)) logs.set(at, text);
+      }
+    }
+  };
+  const watching = (async () => {
+    while (!over.signal.aborted) {
+      await look();
+      await sleep(1000, undefined, { signal: over.signal }).catch(() => {});
+    }
+  })();
+  return {
+    async stop() {
+      over.abort();
+      await watching;
+      await look();
+      return logs;
+    },
+  };
 }
 
 /** Looks at what every process of the machine was started with, until stopped. Containers' processes are among them. */
