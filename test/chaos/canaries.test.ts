@@ -258,7 +258,7 @@ async function inCommands(on: Stage, workflowId: string, canaries: Canaries): Pr
     ['doctor'],
   ]) {
     const { stdout, stderr } = await on.pgleap(...command).done;
-    expect(stdout).not.toBe('');
+    expect(stdout, `pgleap ${command.join(' ')}: ${stderr}`).not.toBe('');
     leaks.push(...seek(canaries, `pgleap ${command.join(' ')}`, stdout + stderr));
   }
   return leaks;
