@@ -90,6 +90,8 @@ function sow(proxies: Proxy[], fault: Fault): { allow(more: number): void; stop(
     for (const [proxy, since] of waiting) {
       if (proxy.happened()) count += 1;
       else if (proxy.seen.length === 0 || performance.now() - since < patienceMs) continue;
+      // Or else it meets a retry uncounted, and the next one, and every one.
+      else proxy.withdraw();
       waiting.delete(proxy);
     }
     for (const proxy of proxies) {

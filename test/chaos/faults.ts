@@ -40,6 +40,8 @@ export interface Proxy {
   next(call: string, fault: Fault): void;
   /** Whether the fault ordered last has happened. */
   happened(): boolean;
+  /** The fault ordered last does not happen any more. */
+  withdraw(): void;
   close(): Promise<void>;
 }
 
@@ -179,6 +181,7 @@ export async function startProxy(
     },
     next: (call, fault) => void (ordered = { call, fault }),
     happened: () => ordered === undefined,
+    withdraw: () => void (ordered = undefined),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
