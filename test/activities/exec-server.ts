@@ -7,6 +7,8 @@ import { WebSocket, WebSocketServer } from 'ws';
 /** The one pod the server has. */
 export const pod = { namespace: 'databases', name: 'postgres-0', uid: 'u', container: 'postgres' };
 
+const made = { resourceVersion: '1', creationTimestamp: '2026-01-01T00:00:00Z' };
+
 /** How the server misbehaves. */
 export interface Manners {
   protocol?: 'v4.channel.k8s.io' | 'v5.channel.k8s.io';
@@ -31,7 +33,8 @@ export async function startExecServer(manners: Manners) {
   const seen: { stdoutSent: number; argv: string[][]; looks: number } = { stdoutSent: 0, argv: [], looks: 0 };
   const http = createServer(({ url }, response) => {
     if (url === '/api/v1/namespaces/kube-system') {
-      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ metadata: { uid: 'c' } }));
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.end(JSON.stringify({ metadata: { name: 'kube-system', uid: 'c', ...made } }));
       return;
     }
     seen.looks += 1;
@@ -41,7 +44,15 @@ export async function startExecServer(manners: Manners) {
       return;
     }
     response.writeHead(200, { 'content-type': 'application/json' });
-    response.end(JSON.stringify({ metadata: { uid: pod.uid }, status: { phase: 'Running' }, ...manners.pod }));
+    const { namespace, name, uid, container } = pod;
+    const { metadata, ...more } = manners.pod ?? {};
+    const found = {
+      metadata: { namespace, name, uid, ...made, ...metadata },
+      spec: { containers: [{ name: container }] },
+      status: { phase: 'Running' },
+      ...more,
+    };
+    response.end(JSON.stringify(found));
   });
   const sockets = new WebSocketServer({
     noServer: true,
